@@ -1,0 +1,80 @@
+// swift-tools-version: 6.2
+// The way of the data is the layout: docs/architecture.md names the targets in the order of a fork.
+import PackageDescription
+
+let strict: [SwiftSetting] = [
+  .swiftLanguageMode(.v6),
+  .enableUpcomingFeature("ExistentialAny"),
+]
+
+let package = Package(
+  name: "snowfork",
+  platforms: [.macOS(.v15)],
+  products: [
+    .executable(name: "sfctl", targets: ["sfctl"]),
+    .executable(name: "sfd", targets: ["sfd"]),
+    .executable(name: "sf-memtap", targets: ["sf-memtap"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-atomics", from: "1.3.0"),
+    .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
+    .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
+    .package(url: "https://github.com/grpc/grpc-swift-2", from: "2.4.3"),
+    .package(url: "https://github.com/grpc/grpc-swift-nio-transport", from: "2.9.2"),
+    .package(url: "https://github.com/grpc/grpc-swift-protobuf", from: "2.4.1"),
+  ],
+  targets: [
+    // 1  the operator's door
+    .executableTarget(
+      name: "sfctl",
+      dependencies: [
+        "Wire", "LinuxSystem", "Hypervisor",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ], swiftSettings: strict),
+    .executableTarget(name: "sfd", dependencies: ["Fork", "LinuxSystem"], swiftSettings: strict),
+    .executableTarget(name: "sf-memtap", dependencies: ["Memtap"], swiftSettings: strict),
+
+    // 2  the VM-fork service
+    .target(
+      name: "Fork",
+      dependencies: [
+        "Descriptor", "Memtap", "Hypervisor", "Wire", "GuestWire", "GuestMemory", "LinuxSystem",
+        .product(name: "GRDB", package: "GRDB.swift"),
+        .product(name: "Logging", package: "swift-log"),
+      ], swiftSettings: strict),
+
+    // 3  a VM's state without its RAM
+    .target(
+      name: "Descriptor",
+      dependencies: ["GuestMemory", .product(name: "Crypto", package: "swift-crypto")],
+      swiftSettings: strict),
+
+    // 5  pages on access
+    .target(
+      name: "Memtap",
+      dependencies: [
+        "GuestMemory", "LinuxSystem", .product(name: "Atomics", package: "swift-atomics"),
+      ], swiftSettings: strict),
+
+    // what the phases stand on
+    .target(
+      name: "Hypervisor", dependencies: ["CLibvirt", "LinuxSystem"], swiftSettings: strict),
+    .target(name: "GuestMemory", swiftSettings: strict),
+    .target(
+      name: "Wire",
+      dependencies: [
+        .product(name: "GRPCCore", package: "grpc-swift-2"),
+        .product(name: "GRPCNIOTransportHTTP2", package: "grpc-swift-nio-transport"),
+        .product(name: "GRPCProtobuf", package: "grpc-swift-protobuf"),
+        .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+      ], exclude: ["proto"], swiftSettings: strict),
+    .target(name: "GuestWire", swiftSettings: strict),
+    .target(name: "LinuxSystem", dependencies: ["CLinux"], swiftSettings: strict),
+    .target(name: "CLinux"),
+    .systemLibrary(
+      name: "CLibvirt", pkgConfig: "libvirt-qemu", providers: [.apt(["libvirt-dev"])]),
+  ]
+)

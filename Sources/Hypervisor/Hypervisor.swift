@@ -1,0 +1,135 @@
+/// What Fork needs of a virtual machine monitor. The libvirt backend is `LibvirtHypervisor`.
+///
+/// All calls block: they are made on worker threads (`LinuxSystem.WorkerThreads`), never in a Swift task.
+public protocol Hypervisor: AnyObject, Sendable {
+  /// How guests run here, and how that was decided (shown by `sfctl doctor`).
+  var accelerator: AcceleratorChoice { get }
+  /// The connection URI, e.g. `qemu:///embed?root=/var/lib/snowfork/libvirt`.
+  var uri: String { get }
+  /// Identifies what a device state can be loaded by: QEMU version, machine type, CPU model, accelerator.
+  /// A descriptor made under another one is refused.
+  var compatibility: String { get }
+
+  /// Starts a machine. A parent boots and runs on return; a slot is on return a paused domain that waits with
+  /// `-incoming defer`. On failure nothing of it is left.
+  func start(_ spec: MachineSpec) throws(HypervisorError) -> MachineStatus
+
+  /// Every domain of ours (by metadata in its XML), running or not. Used at start to adopt what runs.
+  func machines() throws(HypervisorError) -> [MachineStatus]
+
+  /// Stops the machine by migrating its device state (no RAM: `x-ignore-shared`) into `deviceState`, a memfd at
+  /// offset 0; calls `whileStopped` once the state is complete and the virtual CPUs stand still; then lets the
+  /// machine run on. It runs on also when `whileStopped` throws (the error is passed on) or the saving fails.
+  func freeze(
+    _ name: String, deviceState: CInt, whileStopped: () throws -> Void
+  ) throws -> FreezeTimes
+
+  /// Loads a device state into a slot, whose RAM has been remapped before, and lets it run.
+  /// `deviceState` is read from its own offset to its end and may be closed afterwards.
+  /// On return the virtual CPUs run. On failure the slot is unusable and should be destroyed.
+  func activate(_ name: String, deviceState: CInt) throws(HypervisorError) -> ActivateTimes
+
+  /// Asks the guest to power off by ACPI. Does not wait.
+  func requestShutdown(_ name: String) throws(HypervisorError)
+  /// Ends it at once. Not an error if it does not exist. On return no domain, process or file of it is left.
+  func destroy(_ name: String) throws(HypervisorError)
+
+  /// Ends of machines, from libvirt's lifecycle events. One consumer.
+  var events: AsyncStream<MachineEvent> { get }
+}
+
+public enum Accelerator: String, Sendable, Codable { case kvm, tcg }
+
+public struct AcceleratorChoice: Sendable, Codable {
+  public var accelerator: Accelerator
+  /// A sentence: `TCG: /proc/cpuinfo shows neither vmx nor svm`.
+  public var reason: String
+  public init(accelerator: Accelerator, reason: String) {
+    self.accelerator = accelerator
+    self.reason = reason
+  }
+}
+
+public struct MachineSpec: Sendable, Codable {
+  public enum Role: String, Sendable, Codable { case parent, slot }
+  /// The domain's name: `dev`, `dev.3`, or a slot's until it becomes a clone.
+  public var name: String
+  public var uuid: String
+  public var role: Role
+  public var memoryBytes: UInt64
+  public var vcpus: Int
+  /// Of a parent. A slot needs none: its RAM comes from the snapshot.
+  public var kernelPath: String?
+  public var initrdPath: String?
+  public var kernelCommandLine: String
+  /// Read-only virtio-blk disks, in order, the same for a parent and its slots.
+  public var readOnlyDisks: [String]
+  /// A fresh one for every machine: the guest kernel reseeds its random numbers when it changes.
+  public var generationID: String
+  /// Unix socket that QEMU listens on; its other end is the virtio-serial port `org.snowfork.agent`.
+  public var agentSocketPath: String
+  public var consoleLogPath: String
+  /// Environment of the QEMU process, e.g. LD_PRELOAD of the RAM shim and its token.
+  public var environment: [String: String]
+  /// 0: none.
+  public var cpuLimitPercent: Int
+
+  public init(
+    name: String, uuid: String, role: Role, memoryBytes: UInt64, vcpus: Int, kernelPath: String? = nil,
+    initrdPath: String? = nil, kernelCommandLine: String = "", readOnlyDisks: [String] = [],
+    generationID: String, agentSocketPath: String, consoleLogPath: String,
+    environment: [String: String] = [:], cpuLimitPercent: Int = 0
+  ) {
+    self.name = name
+    self.uuid = uuid
+    self.role = role
+    self.memoryBytes = memoryBytes
+    self.vcpus = vcpus
+    self.kernelPath = kernelPath
+    self.initrdPath = initrdPath
+    self.kernelCommandLine = kernelCommandLine
+    self.readOnlyDisks = readOnlyDisks
+    self.generationID = generationID
+    self.agentSocketPath = agentSocketPath
+    self.consoleLogPath = consoleLogPath
+    self.environment = environment
+    self.cpuLimitPercent = cpuLimitPercent
+  }
+}
+
+public struct MachineStatus: Sendable {
+  public enum State: String, Sendable { case running, paused, ended }
+  public var name: String
+  public var uuid: String
+  public var role: MachineSpec.Role
+  public var state: State
+  public var pid: Int32
+  public init(name: String, uuid: String, role: MachineSpec.Role, state: State, pid: Int32) {
+    self.name = name
+    self.uuid = uuid
+    self.role = role
+    self.state = state
+    self.pid = pid
+  }
+}
+
+/// Microseconds. `pause` is from QEMU's own STOP and RESUME event times.
+public struct FreezeTimes: Sendable {
+  public var pauseMicroseconds: UInt64
+  public var totalMicroseconds: UInt64
+  public init(pauseMicroseconds: UInt64, totalMicroseconds: UInt64) {
+    self.pauseMicroseconds = pauseMicroseconds
+    self.totalMicroseconds = totalMicroseconds
+  }
+}
+
+public struct ActivateTimes: Sendable {
+  /// From the call until the virtual CPUs ran (QEMU's RESUME event).
+  public var totalMicroseconds: UInt64
+  public init(totalMicroseconds: UInt64) { self.totalMicroseconds = totalMicroseconds }
+}
+
+public enum MachineEvent: Sendable {
+  public enum Cause: String, Sendable { case shutdown, destroyed, crashed, failed }
+  case ended(name: String, cause: Cause)
+}

@@ -1,0 +1,131 @@
+/// What the daemon asks of the pager. Implemented by `MemtapClient` over `memtap.sock`.
+///
+/// All calls block until the pager has done it; they are made on worker threads. A lost connection throws
+/// `MemtapError.code == .unavailable`; the caller starts the pager again and may repeat the call: every call
+/// is idempotent.
+public protocol MemtapControl: AnyObject, Sendable {
+  func status() throws(MemtapError) -> MemtapStatus
+
+  /// Says that a QEMU with the RAM shim will connect with this token (see `ramshim_protocol.h`).
+  func expect(vm: String, token: String, ramBytes: UInt64) throws(MemtapError)
+  /// Waits until the shim of `vm` has connected and its RAM is known.
+  func waitForShim(vm: String, timeoutMilliseconds: Int) throws(MemtapError)
+  /// Gives a VM another name: a slot becomes a clone.
+  func rename(vm: String, to: String) throws(MemtapError)
+  /// The VM has ended or will: its region is dropped. Not an error if unknown.
+  func forget(vm: String) throws(MemtapError)
+
+  /// First half of a freeze, the VM still running: write-protects its RAM and finds out which pages exist.
+  func arm(vm: String) throws(MemtapError)
+  /// Second half, the VM stopped: protects again what was written since `arm`. On return the snapshot exists.
+  /// The only call inside the parent's pause.
+  func commit(vm: String, snapshot: String) throws(MemtapError) -> SnapshotLayout
+  /// Takes an `arm` back; the VM runs on as before.
+  func disarm(vm: String) throws(MemtapError)
+
+  /// Remaps a slot's RAM onto the page cache of the snapshot; from now on its faults are served.
+  func activate(vm: String, snapshot: String) throws(MemtapError)
+  /// Nobody will clone it any more: removed as soon as no clone and no older snapshot needs it.
+  func drop(snapshot: String) throws(MemtapError)
+
+  /// Whether every page of the snapshot is in its cache (or known to be zero): then its origin may end.
+  func isWhole(snapshot: String) throws(MemtapError) -> Bool
+  /// Copies every page that is still missing from the origin into the cache.
+  func complete(snapshot: String) throws(MemtapError)
+
+  func statistics() throws(MemtapError) -> MemtapStatistics
+  /// The page presence of a snapshot for the descriptor.
+  func layout(snapshot: String) throws(MemtapError) -> SnapshotLayout
+}
+
+public struct MemtapStatus: Sendable, Codable {
+  public var pid: Int32
+  public var version: String
+  public var vms: [String]
+  public var snapshots: [String]
+  public init(pid: Int32, version: String, vms: [String], snapshots: [String]) {
+    self.pid = pid
+    self.version = version
+    self.vms = vms
+    self.snapshots = snapshots
+  }
+}
+
+/// Which pages of a snapshot hold data. All others are zero.
+public struct SnapshotLayout: Sendable, Codable {
+  public var ramBytes: UInt64
+  /// Pages that are not known to be zero, as (first page, page count) runs in ascending order.
+  public var existing: [PageRun]
+  public struct PageRun: Sendable, Codable, Equatable {
+    public var first: UInt32
+    public var count: UInt32
+    public init(first: UInt32, count: UInt32) {
+      self.first = first
+      self.count = count
+    }
+  }
+  public init(ramBytes: UInt64, existing: [PageRun]) {
+    self.ramBytes = ramBytes
+    self.existing = existing
+  }
+}
+
+/// What the pager tells without being asked, on a connection of its own (`MemtapClient.events`).
+public enum MemtapEvent: Sendable, Codable {
+  /// A page of this VM can not be served rightly (no memory, origin gone): it must be ended. Its virtual CPUs wait
+  /// until then and never see a wrong page.
+  case mustEnd(vm: String, reason: String)
+  /// The snapshot can not be cloned any more, e.g. because its pre-images could not be kept.
+  case snapshotLost(snapshot: String, reason: String)
+  /// The shim's socket hung up: QEMU has ended.
+  case vmGone(vm: String)
+}
+
+/// Microseconds.
+public struct LatencySummary: Sendable, Codable {
+  public var p50: UInt64
+  public var p99: UInt64
+  public var max: UInt64
+  public init(p50: UInt64 = 0, p99: UInt64 = 0, max: UInt64 = 0) {
+    self.p50 = p50
+    self.p99 = p99
+    self.max = max
+  }
+}
+
+public struct MemtapStatistics: Sendable, Codable {
+  public var vms: [VMCounters]
+  public var snapshots: [SnapshotCounters]
+  public struct VMCounters: Sendable, Codable {
+    public var vm: String
+    public var snapshot: String?
+    public var pagesTotal: UInt64
+    /// MISSING faults served for this VM, and of them those whose page was fetched into the cache for it.
+    public var faults: UInt64
+    public var pagesFetched: UInt64
+    public var pagesPrefetched: UInt64
+    /// Resolved as zero without a copy.
+    public var pagesZero: UInt64
+    public var preimagesSaved: UInt64
+    public var faultMicroseconds: LatencySummary
+    public var preimageMicroseconds: LatencySummary
+  }
+  public struct SnapshotCounters: Sendable, Codable {
+    public var snapshot: String
+    public var origin: String?
+    public var pagesTotal: UInt64
+    public var pagesPresent: UInt64
+    public var pagesFetched: UInt64
+    public var pagesPrefetched: UInt64
+    public var pagesZero: UInt64
+    public var preimagesSaved: UInt64
+    public var faults: UInt64
+    public var faultMicroseconds: LatencySummary
+    public var vms: [String]
+    public var lost: String?
+  }
+  public init(vms: [VMCounters], snapshots: [SnapshotCounters]) {
+    self.vms = vms
+    self.snapshots = snapshots
+  }
+}
