@@ -29,6 +29,9 @@ public protocol Hypervisor: AnyObject, Sendable {
   /// On return the virtual CPUs run. On failure the slot is unusable and should be destroyed.
   func activate(_ name: String, deviceState: CInt) throws(HypervisorError) -> ActivateTimes
 
+  /// Lets a machine that stands still run (a parent whose daemon died in mid-freeze). No error if it runs.
+  func resume(_ name: String) throws(HypervisorError)
+
   /// Asks the guest to power off by ACPI. Does not wait.
   func requestShutdown(_ name: String) throws(HypervisorError)
   /// Ends it at once. Not an error if it does not exist. On return no domain, process or file of it is left.
