@@ -76,5 +76,6 @@ let package = Package(
     .target(name: "CLinux"),
     .systemLibrary(
       name: "CLibvirt", pkgConfig: "libvirt-qemu", providers: [.apt(["libvirt-dev"])]),
+    .testTarget(name: "GuestWireTests", dependencies: ["GuestWire"], swiftSettings: strict),
   ]
 )
