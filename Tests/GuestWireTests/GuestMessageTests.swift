@@ -112,7 +112,7 @@ import Testing
   }
 }
 
-extension GuestMessage: @retroactive CustomTestStringConvertible {
+extension GuestMessage: CustomTestStringConvertible {
   public var testDescription: String { "\(type)" }
 }
 
