@@ -54,7 +54,7 @@ public struct AcceleratorChoice: Sendable, Codable {
 }
 
 public struct MachineSpec: Sendable, Codable {
-  public enum Role: String, Sendable, Codable { case parent, slot }
+  public enum Role: String, Sendable, Codable, CaseIterable { case parent, slot }
   /// The domain's name: `dev`, `dev.3`, or a slot's until it becomes a clone.
   public var name: String
   public var uuid: String

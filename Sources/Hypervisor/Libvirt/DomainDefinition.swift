@@ -1,0 +1,155 @@
+/// The libvirt domain of a machine.
+///
+/// Parent and slots get the same devices in the same order, hence the same addresses: that is what makes a
+/// parent's device state load into a slot. They differ in what a slot does not need because it never boots
+/// (kernel and initial RAM disk, 18 MB of host memory each) and in `-incoming defer`.
+///
+/// There are no more devices than a fork needs. Each one costs state in the stream, and time in the pause.
+package struct DomainDefinition {
+  /// Namespace of our element in a domain's metadata: a domain without it is not ours.
+  package static let metadataNamespace = "https://snowfork/domain/1"
+  /// Name of the virtio-serial port that the guest's agent opens.
+  package static let agentPortName = "org.snowfork.agent"
+  package static let machineType = "pc-i440fx-7.2"
+  /// The CPU model that QEMU's TCG emulates without leaving anything out, and instructions added to it.
+  package static let emulatedCPU = "Nehalem"
+  package static let emulatedCPUFeatures = ["rdrand"]
+  /// Host memory that TCG may fill with translated code. QEMU's own default is 1 GiB for each machine.
+  package static let translationCacheMebibytes = 128
+
+  let spec: MachineSpec
+  let accelerator: Accelerator
+
+  package init(_ spec: MachineSpec, accelerator: Accelerator) {
+    self.spec = spec
+    self.accelerator = accelerator
+  }
+
+  /// The document for `virDomainCreateXML`.
+  package var xml: String { domain.serialized() }
+
+  private var domain: XMLElement {
+    var parts = [
+      XMLElement("name", text: spec.name),
+      XMLElement("uuid", text: spec.uuid),
+      XMLElement("genid", text: spec.generationID),
+      metadata,
+      XMLElement("memory", [("unit", "b")], text: "\(spec.memoryBytes)"),
+      XMLElement("memoryBacking", children: [
+        XMLElement("source", [("type", "file")]),
+        XMLElement("access", [("mode", "shared")]),
+      ]),
+      XMLElement("vcpu", text: "\(spec.vcpus)"),
+    ]
+    if spec.cpuLimitPercent > 0 { parts.append(cpuLimit) }
+    parts += [
+      operatingSystem, features, cpu, clock,
+      XMLElement("on_poweroff", text: "destroy"),
+      XMLElement("on_reboot", text: "destroy"),
+      XMLElement("on_crash", text: "destroy"),
+      devices, commandLine,
+    ]
+    return XMLElement(
+      "domain",
+      [
+        ("type", accelerator == .kvm ? "kvm" : "qemu"),
+        ("xmlns:qemu", "http://libvirt.org/schemas/domain/qemu/1.0"),
+      ], children: parts)
+  }
+
+  private var metadata: XMLElement {
+    XMLElement("metadata", children: [
+      XMLElement(
+        "sf:machine", [("xmlns:sf", Self.metadataNamespace), ("role", spec.role.rawValue)])
+    ])
+  }
+
+  /// Of all virtual CPUs together, 100 being one of the host's CPUs. Kept by the kernel's CPU controller.
+  private var cpuLimit: XMLElement {
+    let periodMicroseconds = 20_000
+    return XMLElement("cputune", children: [
+      XMLElement("global_period", text: "\(periodMicroseconds)"),
+      XMLElement("global_quota", text: "\(periodMicroseconds * spec.cpuLimitPercent / 100)"),
+    ])
+  }
+
+  private var operatingSystem: XMLElement {
+    var parts = [XMLElement("type", [("arch", "x86_64"), ("machine", Self.machineType)], text: "hvm")]
+    if spec.role == .parent {
+      if let kernel = spec.kernelPath { parts.append(XMLElement("kernel", text: kernel)) }
+      if let initrd = spec.initrdPath { parts.append(XMLElement("initrd", text: initrd)) }
+      if spec.kernelPath != nil { parts.append(XMLElement("cmdline", text: spec.kernelCommandLine)) }
+    }
+    return XMLElement("os", children: parts)
+  }
+
+  private var features: XMLElement {
+    var parts = [
+      XMLElement("acpi"), XMLElement("apic"), XMLElement("vmport", [("state", "off")]),
+    ]
+    if accelerator == .tcg {
+      parts.append(XMLElement("tcg", children: [
+        XMLElement("tb-cache", [("unit", "MiB")], text: "\(Self.translationCacheMebibytes)")
+      ]))
+    }
+    return XMLElement("features", children: parts)
+  }
+
+  private var cpu: XMLElement {
+    switch accelerator {
+    case .kvm: XMLElement("cpu", [("mode", "host-passthrough"), ("migratable", "on")])
+    case .tcg:
+      XMLElement(
+        "cpu", [("mode", "custom"), ("match", "exact"), ("check", "none")],
+        children: [XMLElement("model", [("fallback", "forbid")], text: Self.emulatedCPU)]
+          + Self.emulatedCPUFeatures.map { XMLElement("feature", [("policy", "require"), ("name", $0)]) })
+    }
+  }
+
+  private var clock: XMLElement {
+    XMLElement("clock", [("offset", "utc")], children: [
+      XMLElement("timer", [("name", "hpet"), ("present", "no")])
+    ])
+  }
+
+  private var devices: XMLElement {
+    XMLElement(
+      "devices",
+      children: [
+        XMLElement("controller", [("type", "usb"), ("model", "none")]),
+        XMLElement("controller", [("type", "virtio-serial"), ("index", "0")]),
+      ] + spec.readOnlyDisks.enumerated().map(disk) + [
+        XMLElement("serial", [("type", "file")], children: [
+          XMLElement("source", [("path", spec.consoleLogPath)]),
+          XMLElement("target", [("port", "0")]),
+        ]),
+        XMLElement("channel", [("type", "unix")], children: [
+          XMLElement("source", [("mode", "bind"), ("path", spec.agentSocketPath)]),
+          XMLElement("target", [("type", "virtio"), ("name", Self.agentPortName)]),
+        ]),
+        XMLElement("memballoon", [("model", "none")]),
+        XMLElement("panic", [("model", "isa")]),
+      ])
+  }
+
+  private func disk(_ index: Int, _ path: String) -> XMLElement {
+    let letter = String(UnicodeScalar(UInt8(ascii: "a") + UInt8(index)))
+    return XMLElement("disk", [("type", "file"), ("device", "disk")], children: [
+      XMLElement("driver", [("name", "qemu"), ("type", path.hasSuffix(".qcow2") ? "qcow2" : "raw")]),
+      XMLElement("source", [("file", path)]),
+      XMLElement("target", [("dev", "vd\(letter)"), ("bus", "virtio")]),
+      XMLElement("readonly"),
+    ])
+  }
+
+  private var commandLine: XMLElement {
+    var parts: [XMLElement] = []
+    if spec.role == .slot {
+      parts += ["-incoming", "defer"].map { XMLElement("qemu:arg", [("value", $0)]) }
+    }
+    for (name, value) in spec.environment.sorted(by: { $0.key < $1.key }) {
+      parts.append(XMLElement("qemu:env", [("name", name), ("value", value)]))
+    }
+    return XMLElement("qemu:commandline", children: parts)
+  }
+}

@@ -1,0 +1,67 @@
+import CLibvirt
+import Glibc
+
+/// The connection to libvirt, and the callbacks that bring its events.
+///
+/// It lives until the process ends: with the embedded driver a closed connection would shut the driver down under
+/// the machines. libvirt's connections may be used by any thread.
+final class LibvirtConnection: @unchecked Sendable {
+  let pointer: virConnectPtr
+  let mailboxes = MonitorMailboxes()
+  let events: AsyncStream<MachineEvent>
+  private let eventsContinuation: AsyncStream<MachineEvent>.Continuation
+
+  init(uri: String) throws(HypervisorError) {
+    try EventLoop.start()
+    guard let pointer = virConnectOpen(uri) else {
+      var error = HypervisorError.last("connecting to \(uri)")
+      error.code = .unavailable
+      throw error
+    }
+    self.pointer = pointer
+    (events, eventsContinuation) = AsyncStream.makeStream(of: MachineEvent.self)
+    try registerCallbacks()
+  }
+
+  private func registerCallbacks() throws(HypervisorError) {
+    // Never released, as the connection is never closed.
+    let opaque = Unmanaged.passRetained(self).toOpaque()
+    let lifecycle: @convention(c) (virConnectPtr?, virDomainPtr?, CInt, CInt, UnsafeMutableRawPointer?) -> CInt = {
+      _, domain, event, detail, opaque in
+      let connection = Unmanaged<LibvirtConnection>.fromOpaque(opaque!).takeUnretainedValue()
+      connection.lifecycle(domain!, event: event, detail: detail)
+      return 0
+    }
+    let lifecycleID = virConnectDomainEventRegisterAny(
+      pointer, nil, CInt(VIR_DOMAIN_EVENT_ID_LIFECYCLE.rawValue),
+      unsafeBitCast(lifecycle, to: virConnectDomainEventGenericCallback.self), opaque, nil)
+    let monitorID = virConnectDomainQemuMonitorEventRegister(
+      pointer, nil, nil,
+      { _, domain, name, seconds, microseconds, details, opaque in
+        let connection = Unmanaged<LibvirtConnection>.fromOpaque(opaque!).takeUnretainedValue()
+        guard
+          let event = MonitorEvent(
+            name: String(cString: name!), seconds: seconds, microseconds: microseconds,
+            details: details.map { String(cString: $0) } ?? "")
+        else { return }
+        connection.mailboxes.post(event, to: String(cString: virDomainGetName(domain)))
+      }, opaque, nil, 0)
+    guard lifecycleID >= 0, monitorID >= 0 else { throw .last("registering for libvirt's events") }
+  }
+
+  private func lifecycle(_ domain: virDomainPtr, event: CInt, detail: CInt) {
+    guard event == CInt(VIR_DOMAIN_EVENT_STOPPED.rawValue) else { return }
+    let name = String(cString: virDomainGetName(domain))
+    var now = timespec()
+    clock_gettime(CLOCK_REALTIME, &now)
+    mailboxes.post(MonitorEvent(ended: Int64(now.tv_sec) * 1_000_000 + Int64(now.tv_nsec) / 1000), to: name)
+    let cause: MachineEvent.Cause =
+      switch virDomainEventStoppedDetailType(UInt32(detail)) {
+      case VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN: .shutdown
+      case VIR_DOMAIN_EVENT_STOPPED_DESTROYED: .destroyed
+      case VIR_DOMAIN_EVENT_STOPPED_CRASHED: .crashed
+      default: .failed
+      }
+    eventsContinuation.yield(.ended(name: name, cause: cause))
+  }
+}

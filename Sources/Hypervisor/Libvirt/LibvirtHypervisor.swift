@@ -1,0 +1,136 @@
+import CLibvirt
+import Glibc
+import LinuxSystem
+
+/// Machines as libvirt domains of QEMU.
+///
+/// With an embedded root (`qemu:///embed?root=DIR`) the driver runs inside this process, and running machines
+/// outlive it: the next process to open the same root adopts them. With `qemu:///system` libvirtd runs them, and
+/// its `qemu.conf` must name a tmpfs as `memory_backing_dir`.
+public final class LibvirtHypervisor: Hypervisor {
+  public let accelerator: AcceleratorChoice
+  public let uri: String
+  public let compatibility: String
+  public var events: AsyncStream<MachineEvent> { connection.events }
+
+  let connection: LibvirtConnection
+  private let runDirectory: String
+  private let logDirectory: String
+
+  /// The URI of the embedded driver with its files below `root`, an absolute path.
+  public static func embeddedURI(root: String) -> String { "qemu:///embed?root=\(root)" }
+
+  /// Connects, and adopts what runs. Guest RAM will be files below `memoryDirectory`, a tmpfs; only the embedded
+  /// driver is configured so, a libvirtd must have been. One for each process and URI.
+  public init(
+    uri: String, memoryDirectory: String, accelerator: AcceleratorChoice
+  ) throws(HypervisorError) {
+    let root = EmbeddedRoot(uri: uri)
+    try root?.prepare(memoryDirectory: memoryDirectory)
+    self.uri = uri
+    self.accelerator = accelerator
+    runDirectory = root.map { "\($0.path)/run/qemu" } ?? "/run/libvirt/qemu"
+    logDirectory = root.map { "\($0.path)/log/qemu" } ?? "/var/log/libvirt/qemu"
+    connection = try LibvirtConnection(uri: uri)
+    var version: UInt = 0
+    guard virConnectGetVersion(connection.pointer, &version) == 0 else {
+      throw .last("asking for QEMU's version")
+    }
+    let cpu =
+      accelerator.accelerator == .kvm
+      ? "host"
+      : ([DomainDefinition.emulatedCPU] + DomainDefinition.emulatedCPUFeatures).joined(separator: "+")
+    compatibility =
+      "qemu-\(version / 1_000_000).\(version / 1000 % 1000).\(version % 1000) \(DomainDefinition.machineType) "
+      + "\(cpu) \(accelerator.accelerator.rawValue)"
+  }
+
+  public func start(_ spec: MachineSpec) throws(HypervisorError) -> MachineStatus {
+    let operation = "starting"
+    if let existing = virDomainLookupByName(connection.pointer, spec.name) {
+      virDomainFree(existing)
+      throw HypervisorError(
+        .nameTaken, operation: operation, machine: spec.name, cause: "a machine of this name exists")
+    }
+    let xml = DomainDefinition(spec, accelerator: accelerator.accelerator).xml
+    let flags = spec.role == .slot ? VIR_DOMAIN_START_PAUSED.rawValue : VIR_DOMAIN_NONE.rawValue
+    guard let pointer = virDomainCreateXML(connection.pointer, xml, flags) else {
+      let error = HypervisorError.last(operation, machine: spec.name)
+      removeLog(of: spec.name)
+      throw error
+    }
+    let domain = Domain(taking: pointer)
+    do {
+      try domain.prepareForMigration(operation: operation)
+      // QEMU keeps this in mind until the device state is there; libvirt goes on showing a paused domain.
+      if spec.role == .slot { try domain.command(#"{"execute":"cont"}"#, operation: operation) }
+    } catch {
+      try? destroy(spec.name)
+      throw error
+    }
+    return status(of: domain, role: spec.role)
+  }
+
+  public func machines() throws(HypervisorError) -> [MachineStatus] {
+    var list: UnsafeMutablePointer<virDomainPtr?>?
+    let count = virConnectListAllDomains(connection.pointer, &list, 0)
+    guard count >= 0, let list else { throw .last("listing machines") }
+    defer { free(list) }
+    return (0..<Int(count)).compactMap { index in
+      let domain = Domain(taking: list[index]!)
+      return domain.role.map { status(of: domain, role: $0) }
+    }
+  }
+
+  public func requestShutdown(_ name: String) throws(HypervisorError) {
+    let operation = "shutting down"
+    let domain = try Domain(name, of: connection, operation: operation)
+    guard virDomainShutdown(domain.pointer) == 0 else { throw .last(operation, machine: name) }
+  }
+
+  public func destroy(_ name: String) throws(HypervisorError) {
+    defer { removeLog(of: name) }
+    guard let pointer = virDomainLookupByName(connection.pointer, name) else { return }
+    let domain = Domain(taking: pointer)
+    guard virDomainDestroy(domain.pointer) != 0 else { return }
+    let error = HypervisorError.last("destroying", machine: name)
+    // It may have ended by itself in the meantime.
+    if let still = virDomainLookupByName(connection.pointer, name) {
+      virDomainFree(still)
+      throw error
+    }
+  }
+
+  /// The last lines that a machine's QEMU has written, for an error's cause. Empty if there are none.
+  func logTail(of name: String) -> String {
+    guard let file = try? OwnedDescriptor.open("\(logDirectory)/\(name).log", O_RDONLY),
+      let size = try? file.size()
+    else { return "" }
+    var bytes = [UInt8](repeating: 0, count: Int(min(size, 4096)))
+    let count = bytes.withUnsafeMutableBytes {
+      pread(file.raw, $0.baseAddress, $0.count, off_t(size) - off_t($0.count))
+    }
+    return String(decoding: bytes.prefix(max(count, 0)), as: UTF8.self).split(separator: "\n")
+      .filter { $0.contains("qemu-system") && !$0.contains("terminating on signal") }
+      .suffix(3).joined(separator: "; ")
+  }
+
+  private func removeLog(of name: String) {
+    if uri.hasPrefix("qemu:///embed") { unlink("\(logDirectory)/\(name).log") }
+  }
+
+  private func status(of domain: Domain, role: MachineSpec.Role) -> MachineStatus {
+    MachineStatus(
+      name: domain.name, uuid: domain.uuid, role: role, state: domain.state,
+      pid: processID(of: domain.name))
+  }
+
+  /// From the file in which libvirt keeps it; 0 if there is none.
+  private func processID(of name: String) -> Int32 {
+    guard let file = try? OwnedDescriptor.open("\(runDirectory)/\(name).pid", O_RDONLY) else { return 0 }
+    var bytes = [UInt8](repeating: 0, count: 16)
+    let count = bytes.withUnsafeMutableBytes { read(file.raw, $0.baseAddress, $0.count) }
+    let digits = bytes.prefix(max(count, 0)).prefix { $0 >= UInt8(ascii: "0") && $0 <= UInt8(ascii: "9") }
+    return Int32(String(decoding: digits, as: UTF8.self)) ?? 0
+  }
+}
