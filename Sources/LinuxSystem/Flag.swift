@@ -1,0 +1,9 @@
+import Synchronization
+
+/// A flag that is raised once and stays up.
+public final class Flag: Sendable {
+  private let value = Atomic(false)
+  public init() {}
+  public var isRaised: Bool { value.load(ordering: .acquiring) }
+  public func raise() { value.store(true, ordering: .releasing) }
+}
