@@ -1,0 +1,201 @@
+import CGuest
+import Glibc
+import GuestWire
+
+/// The agent: what the host says, what the guest's processes ask, and what follows for the other side.
+///
+///          hello                 prepare                 identity (a new epoch)
+///  (boot) ───────▶ connected ───────────────▶ prepared ───────────────────────▶ connected, as a clone
+///                      ▲                         │ resume, hello
+///                      └─────────────────────────┘
+final class Agent {
+  static let version = "1.0"
+
+  private let port: HostPort
+  private let requests: Requests
+  private let commands: Commands
+  private let server: LocalServer
+  private let reaper: Reaper
+  private let clone: CloneLife
+  private let kernelLog: KernelLog?
+  private var isPrepared = false
+  private var hasReportedViolation = false
+
+  init(loop: EventLoop, port: HostPort) throws(SystemError) {
+    let requests = Requests(port: port)
+    self.port = port
+    self.requests = requests
+    commands = Commands(loop: loop, port: port)
+    reaper = try Reaper(loop: loop)
+    clone = CloneLife(loop: loop) { vmid, status in
+      requests.ask(.exit(vmid: vmid, status: status, result: []), for: nil)
+    }
+    kernelLog = try? KernelLog()
+    server = try LocalServer(path: SF_AGENT_SOCKET, loop: loop)
+    server.onRequest = { [unowned self] in ask($0, $1, result: $2) }
+    server.onClose = { [unowned self] in self.requests.cancel($0) }
+    reaper.onExit = { [unowned self] pid, status in
+      clone.noteReaped(pid: pid, status: status)
+      commands.exited(pid: pid, status: status)
+    }
+    port.onFrame = { [unowned self] in receive($0) }
+  }
+
+  // MARK: - The host
+
+  private func receive(_ frame: Frame) {
+    let message: GuestMessage
+    do {
+      message = try GuestMessage(frame, receiver: .guest)
+    } catch {
+      if !hasReportedViolation { log("the host broke the protocol: \(error)") }
+      hasReportedViolation = true
+      return
+    }
+    switch message {
+    case .hello(let hello):
+      welcome(hello, request: frame.request)
+    case .identity(let identity):
+      become(identity, request: frame.request)
+    default:
+      // What was said to the VM that this one was forked from.
+      guard frame.epoch == port.epoch else { return }
+      obey(message, request: frame.request)
+    }
+  }
+
+  private func obey(_ message: GuestMessage, request: UInt32) {
+    switch message {
+    case .prepare: prepare(request: request)
+    case .resume:
+      isPrepared = false
+      port.release()
+    case .shutdown: Init.powerOff()
+    case .exec(let exec): commands.start(exec, request: request)
+    case .execInput(let id, let bytes): commands.input(id, bytes)
+    case .execInputClosed(let id): commands.closeInput(id)
+    case .execSignal(let id, let signal): commands.signal(id, signal)
+    case .execCredit(let id, let stream, let bytes): commands.credit(id, stream, bytes)
+    case .joinStatus(let status): pass(status, request: request)
+    case .ticketGranted, .cloned, .checkpointed, .done, .failed: answer(message, request: request)
+    default: break  // the other direction's were refused when decoded
+    }
+  }
+
+  /// A new sfd, or the first. It also ends a fork whose sfd died: the VM that still runs is the parent.
+  private func welcome(_ hello: GuestMessage.Hello, request: UInt32) {
+    port.epoch = hello.epoch
+    isPrepared = false
+    port.release()
+    var system = utsname()
+    uname(&system)
+    port.send(
+      .welcome(
+        GuestMessage.Welcome(
+          agentVersion: Self.version, kernelRelease: text(system.release),
+          vcpus: UInt32(sysconf(Int32(_SC_NPROCESSORS_ONLN))),
+          bootID: readText("/proc/sys/kernel/random/boot_id") ?? "", epoch: hello.epoch)),
+      request: request)
+    requests.sendAgain()
+  }
+
+  private func prepare(request: UInt32) {
+    do {
+      guard let kernelLog else { throw SystemError("open /dev/kmsg", ENOENT) }
+      try kernelLog.skipToEnd()
+      port.send(.prepared(reason: nil), request: request)
+      isPrepared = true
+      port.hold()
+    } catch {
+      port.send(.prepared(reason: "\(error)"), request: request)
+    }
+  }
+
+  private func become(_ identity: GuestMessage.Identity, request: UInt32) {
+    let begin = monotonicMicroseconds()
+    port.epoch = identity.epoch
+    port.releaseDroppingHeld()
+    commands.detachAll()
+    let reason = Identity.take(identity, kernelLog: isPrepared ? kernelLog : nil)
+    isPrepared = false
+    port.send(
+      .identityTaken(.init(reason: reason, microseconds: monotonicMicroseconds() - begin)),
+      request: request)
+    guard reason == nil else {
+      log("identity refused: \(reason!)")
+      return
+    }
+    clone.begin(first: identity.vmid, count: max(identity.processes, 1))
+    guard let waiting = requests.takeAtFork(identity.cloneRequest), let client = waiting.client else { return }
+    _ = clone.claim(identity.vmid, pid: client.pid)
+    var answer = sf_agent_answer()
+    answer.vmid = identity.vmid
+    answer.count = max(identity.processes, 1)
+    copyText(identity.snapshot, to: &answer.id)
+    client.finish(answer)
+  }
+
+  // MARK: - The guest's processes
+
+  private func ask(_ client: LocalClient, _ request: sf_agent_request, result: [UInt8]) {
+    let ticket = text(request.ticket)
+    switch Int(request.type) {
+    case SF_AGENT_REQUEST_TICKET:
+      guard request.number > 0 else { return client.fail(EINVAL, "a ticket is for at least one clone") }
+      requests.ask(
+        .requestTicket(clones: UInt32(request.number), hierarchical: request.flag != 0), for: client)
+    case SF_AGENT_CLONE:
+      requests.ask(.clone(ticket: ticket), for: client)
+    case SF_AGENT_CHECKPOINT:
+      requests.ask(.checkpoint, for: client)
+    case SF_AGENT_CREATE_CLONES:
+      requests.ask(.createClones(snapshot: text(request.snapshot), ticket: ticket), for: client)
+    case SF_AGENT_JOIN:
+      requests.ask(.join(ticket: ticket, timeoutMilliseconds: request.timeout_ms), for: client)
+    case SF_AGENT_KILL:
+      requests.ask(.kill(ticket: ticket), for: client)
+    case SF_AGENT_EXIT:
+      guard clone.isAlive(request.vmid) else { return client.fail(EPERM, "not a clone that runs") }
+      clone.exits(request.vmid)
+      requests.ask(.exit(vmid: request.vmid, status: request.number, result: result), for: client)
+    case SF_AGENT_CLAIM:
+      guard clone.claim(request.vmid, pid: client.pid) else {
+        return client.fail(EPERM, "the vmid is not to be claimed")
+      }
+      client.finish(sf_agent_answer())
+    default:
+      client.fail(ENOSYS, "request \(request.type) is not known")
+    }
+  }
+
+  private func answer(_ message: GuestMessage, request: UInt32) {
+    guard let client = requests.take(request)?.client else { return }
+    var answer = sf_agent_answer()
+    switch message {
+    case .ticketGranted(let ticket, let granted):
+      copyText(ticket, to: &answer.id)
+      answer.count = granted
+    case .cloned(let vmid, let granted):
+      answer.vmid = vmid
+      answer.count = granted
+    case .checkpointed(let snapshot):
+      copyText(snapshot, to: &answer.id)
+    case .failed(let code, let message):
+      return client.fail(code, message)
+    default: break
+    }
+    client.finish(answer)
+  }
+
+  /// One clone's end, to the process that joins.
+  private func pass(_ status: GuestMessage.JoinStatus, request: UInt32) {
+    guard let client = requests.peek(request)?.client else { return }
+    var answer = sf_agent_answer()
+    answer.type = UInt16(SF_AGENT_STATUS)
+    answer.vmid = status.vmid
+    answer.how = Int32(status.how.rawValue)
+    answer.status = status.status
+    copyText(status.reason, to: &answer.message)
+    client.send(answer, result: status.result)
+  }
+}

@@ -1,0 +1,1 @@
+../../c/agent_protocol.h

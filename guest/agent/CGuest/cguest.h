@@ -1,0 +1,49 @@
+/* System calls that Swift cannot make by itself (variadic, or numbers behind macros). One function, one call.
+ * Each returns what the call returns, or the negative errno. */
+#ifndef CGUEST_H
+#define CGUEST_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Headers that Swift's Glibc module leaves out. */
+#include <sys/epoll.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/signalfd.h>
+#include <sys/utsname.h>
+
+/* finit_module(2), without parameters. Linux 3.8. 0 also if the module is already there. */
+int cguest_load_module(int fd);
+
+/* ioctl(RNDADDENTROPY): mixes `count` bytes (at most 512) into the kernel's pool, credited as 8 bits each. */
+int cguest_add_entropy(int random_fd, const void *_Nonnull bytes, size_t count);
+
+/* ioctl(RNDRESEEDCRNG): the next random number comes from a newly keyed generator. Linux 4.14. */
+int cguest_reseed(int random_fd);
+
+/* pipe2(2) with O_CLOEXEC: ends[0] is to be read. Linux 2.6.27. */
+int cguest_pipe(int ends[_Nonnull 2]);
+
+/* accept4(2) with SOCK_CLOEXEC and SOCK_NONBLOCK. Linux 2.6.28. */
+int cguest_accept(int listener);
+
+/* pidfd_open(2). Linux 5.3. */
+int cguest_pidfd_open(int pid);
+
+/* SIOCSIFFLAGS: the interface up, or down. */
+int cguest_set_interface_up(const char *_Nonnull name, int up);
+/* SIOCSIFHWADDR: six bytes; the interface must be down for most drivers. */
+int cguest_set_mac(const char *_Nonnull name, const uint8_t *_Nonnull mac);
+/* SIOCSIFADDR and SIOCSIFNETMASK: IPv4 in network order. */
+int cguest_set_address(const char *_Nonnull name, uint32_t address, uint32_t netmask);
+/* SIOCADDRT: the default route. */
+int cguest_add_default_route(uint32_t gateway);
+
+/* The peer's process, by SO_PEERCRED. */
+int cguest_peer_pid(int socket_fd);
+
+/* 128 + signal, or the exit status, from a wait status. */
+int cguest_exit_status(int wait_status);
+
+#endif

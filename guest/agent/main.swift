@@ -1,0 +1,31 @@
+// sf-agent: the guest's side of snowfork. As PID 1 it is also the guest's init.
+import Glibc
+import GuestWire
+
+/// For a device that a driver has yet to bring.
+func waitForPort(seconds: Int) -> String? {
+  for _ in 0..<seconds * 100 {
+    if let path = HostPort.find() { return path }
+    usleep(10_000)
+  }
+  return nil
+}
+
+signal(SIGPIPE, SIG_IGN)
+if Init.isInit { Init.start() }
+
+do {
+  try Identity.becomeParent()
+  guard let path = waitForPort(seconds: 30) else {
+    throw SystemError("no virtio-serial port \(HostPort.name)", ENODEV)
+  }
+  let loop = try EventLoop()
+  let port = try HostPort(path: path, loop: loop)
+  let agent = try Agent(loop: loop, port: port)
+  withExtendedLifetime(agent) { loop.run() }
+} catch {
+  log("\(error)")
+  // An init that returns is a kernel panic, which the host sees as a crash with no reason; this line is the reason.
+  if Init.isInit { Init.powerOff() }
+  exit(1)
+}
