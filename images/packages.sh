@@ -1,0 +1,85 @@
+# Debian packages without installing them: found by apt, kept as files in a cache, unpacked into a tree.
+# Sourced by images/build, which sets $debs (the cache directory) and $work (a directory of this build).
+
+# What no guest program needs at run time.
+left_out=(--exclude='./usr/share/doc' --exclude='./usr/share/man' --exclude='./usr/share/locale'
+  --exclude='./usr/share/info' --exclude='./usr/share/lintian' --exclude='./usr/share/bug'
+  --exclude='./usr/share/bash-completion')
+
+# closure PACKAGE... : the packages with all they depend on, as on an empty machine, "name version" a line.
+closure() {
+  apt-get install --simulate --no-install-recommends -o Dir::State::status=/dev/null "$@" 2>"$work/apt.err" |
+    sed -n 's/^Inst \([^ ]*\) (\([^ ]*\) .*/\1 \2/p' | grep . ||
+    fail "no such packages: $*" "$(tail -n 1 "$work/apt.err") Run apt-get update, or name others."
+}
+
+# deb_file NAME VERSION : where its archive is in the cache.
+deb_file() { printf '%s/%s_%s.deb' "$debs" "$1" "${2//:/%3a}"; }
+
+# fetch NAME VERSION : the archive is in the cache when this returns; no network if it was before.
+fetch() {
+  local file
+  file=$(deb_file "$1" "$2")
+  [[ -s $file ]] && return
+  mkdir -p "$debs" "$work/download"
+  (cd "$work/download" && apt-get download -qq -o APT::Sandbox::User=root "$1=$2") >&2 ||
+    fail "cannot download $1 $2" "Is a Debian mirror reachable? Archives are kept in $debs."
+  mv "$work/download/$1"_*.deb "$file"
+}
+
+# merged_tree DIR : an empty tree in which /bin, /sbin, /lib and /lib64 are links into /usr, as Debian has it.
+merged_tree() {
+  local name
+  for name in bin sbin lib lib64; do
+    mkdir -p "$1/usr/$name"
+    ln -sfn "usr/$name" "$1/$name"
+  done
+}
+
+# unpack FILE DIR [TAR-OPTION...] : a package's files into a merged tree.
+unpack() {
+  local file=$1 dir=$2
+  shift 2
+  dpkg-deb --fsys-tarfile "$file" |
+    tar -x -C "$dir" --keep-directory-symlink --no-same-owner "${left_out[@]}" "$@"
+}
+
+# needed_libraries FILE... : names of the shared libraries (the loader too) that these ELF files ask for.
+needed_libraries() {
+  readelf -d -l "$@" 2>/dev/null |
+    sed -n -e 's/.*(NEEDED).*\[\(.*\)\]/\1/p' -e 's/.*program interpreter: .*\/\(.*\)\]/\1/p' | sort -u
+}
+
+# install_packages DIR PACKAGE... : the packages whole, and of all that they depend on the shared libraries that
+# their programs ask for, by and by. Interpreters of scripts are not libraries: name their packages.
+# What was used is added to $work/packages.
+install_packages() {
+  local dir=$1 name version library path wanted
+  shift
+  local all="$work/all"
+  rm -rf "$all"
+  merged_tree "$all"
+  closure "$@" >"$work/closure"
+  while read -r name version; do
+    fetch "$name" "$version"
+    if [[ " $* " == *" $name "* ]]; then
+      unpack "$(deb_file "$name" "$version")" "$dir"
+      echo "$name $version" >>"$work/packages"
+    elif [[ $name == lib* ]]; then
+      unpack "$(deb_file "$name" "$version")" "$all" --wildcards '*.so*'
+    fi
+  done <"$work/closure"
+  while :; do
+    wanted=
+    while read -r library; do
+      [[ -n $(find "$dir" -name "$library" -print -quit) ]] && continue
+      path=$(find "$all" -name "$library" ! -type d -print -quit)
+      [[ -n $path ]] || continue
+      mkdir -p "$dir/$(dirname "${path#"$all"/}")"
+      cp -L "$path" "$dir/${path#"$all"/}"
+      wanted=yes
+    done < <(find "$dir" -type f \( -perm -u+x -o -name '*.so*' \) -exec \
+      bash -c "$(declare -f needed_libraries)"'; needed_libraries "$@"' _ {} + | sort -u)
+    [[ -n $wanted ]] || break
+  done
+}
