@@ -1,0 +1,53 @@
+import ArgumentParser
+import Foundation
+import Wire
+
+struct VMStartCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "start", abstract: "Start a device VM and return when its agent answers.",
+    discussion: "EXAMPLE: sfctl vm start dev --image debian --memory 1G --vcpus 2")
+
+  @Argument(help: "The VM's name.") var name: String
+  @Option(help: "mini, debian, or a directory that holds an image.") var image = "mini"
+  @Option(help: "RAM: 256M, 1G, or bytes.") var memory = MemorySize(argument: "256M")!
+  @Option(help: "Virtual CPUs.") var vcpus: UInt32 = 1
+  @Option(help: "A writable disk: a path or a size.") var disk: String?
+  @Option(help: "The host to run on.") var host: String?
+  @Option(help: "The most of one host CPU that it may use, in percent.") var cpuLimit: UInt32?
+  @OptionGroup var output: OutputOptions
+
+  func validate() throws {
+    guard (1...255).contains(vcpus) else { throw ValidationError("--vcpus takes 1 to 255.") }
+    if let cpuLimit, cpuLimit == 0 || cpuLimit > 25_600 {
+      throw ValidationError("--cpu-limit takes 1 to 25600 percent (100 is one CPU).")
+    }
+  }
+
+  func run() async throws {
+    if disk != nil {
+      throw Failure(
+        "cannot give \(name) a disk: this release has no writable disks. "
+          + "Leave --disk out: the images' root file systems lie in RAM and can be written there.", .refused)
+    }
+    let directory = try ImageDirectory.named(image).requireBuilt()
+    let request = Snowfork_V1_StartVMRequest.with {
+      $0.name = name
+      $0.imageDirectory = directory
+      $0.memoryBytes = memory.bytes
+      $0.vcpus = vcpus
+      $0.host = host ?? ""
+      $0.cpuLimitPercent = cpuLimit ?? 0
+    }
+    let vm = try await ProgressLine.during("starting \(name)") { line in
+      try await Daemon.call { client in
+        try await client.startVM(request, options: Daemon.options) { response in
+          try await response.last(
+            progress: { await line.update($0.progress) }, final: { $0.hasVm ? $0.vm : nil })
+        }
+      }
+    }
+    try output.show(
+      VMDocument(vm),
+      text: "\(vm.name) runs on \(vm.host): \(Units.bytes(vm.memoryBytes)), pid \(vm.pid)")
+  }
+}

@@ -1,0 +1,61 @@
+import Foundation
+import GRPCCore
+import Wire
+
+/// A command in a guest, connected to our own standard streams.
+///
+///     stdin ──► StandardInput ──┐                    ┌──► StandardOutput ──► stdout, stderr
+///                               ├─► Exec (gRPC) ─────┤
+///     signals ─► ForwardedSignals                    └──► exit status
+///
+/// Nothing is read ahead in either direction: a stream that is not taken holds up its sender.
+struct ExecSession: Sendable {
+  private let start: Snowfork_V1_ExecInput.Start
+  private let input: StandardInput
+  private let output = StandardOutput()
+  private let signals = ForwardedSignals()
+
+  init(_ start: Snowfork_V1_ExecInput.Start) throws {
+    self.start = start
+    input = try StandardInput()
+  }
+
+  /// The command's own status; 128 + signal if it was ended by one.
+  func run(_ client: Daemon.Client) async throws -> Int32 {
+    try await client.exec(
+      options: Daemon.options,
+      requestProducer: { writer in
+        try await writer.write(.with { $0.start = start })
+        // Ends by cancellation, when the answer has ended.
+        try await withThrowingTaskGroup(of: Void.self) { group in
+          group.addTask { try await sendInput(writer) }
+          group.addTask { try await sendSignals(writer) }
+          try await group.waitForAll()
+        }
+      },
+      onResponse: { response in
+        for try await message in response.messages {
+          switch message.kind {
+          case .stdout(let bytes): try await output.write(bytes, to: .output)
+          case .stderr(let bytes): try await output.write(bytes, to: .error)
+          case .exitStatus(let status): return status
+          case nil: break  // a kind that a newer daemon sends
+          }
+        }
+        throw Failure("the daemon ended its answer without the command's status: the VM may have ended. Try “sfctl ps”.")
+      })
+  }
+
+  private func sendInput(_ writer: RPCWriter<Snowfork_V1_ExecInput>) async throws {
+    while let bytes = try await input.next() {
+      try await writer.write(.with { $0.stdin = bytes })
+    }
+    try await writer.write(.with { $0.stdinClosed = true })
+  }
+
+  private func sendSignals(_ writer: RPCWriter<Snowfork_V1_ExecInput>) async throws {
+    for await signal in signals.stream {
+      try await writer.write(.with { $0.signal = signal })
+    }
+  }
+}

@@ -1,0 +1,78 @@
+import Wire
+
+/// What was fetched for a clone, a host's share of a snapshot, or a ticket (sums).
+struct StatsDocument: Encodable {
+  var name: String
+  var kind: String
+  var pagesTotal: UInt64
+  var pagesPresent: UInt64
+  var pagesFetched: UInt64
+  var pagesPrefetched: UInt64
+  var pagesAvoided: UInt64
+  var pagesShared: UInt64
+  var bytesReceived: UInt64
+  var faults: UInt64
+  var faultUs: Quantiles
+  var remoteFaultUs: Quantiles
+  var mcdist: Mcdist
+  var preimagesSaved: UInt64
+
+  struct Quantiles: Encodable {
+    var p50: UInt64
+    var p99: UInt64
+    var max: UInt64
+
+    init(_ quantiles: Snowfork_V1_Quantiles) {
+      p50 = quantiles.p50
+      p99 = quantiles.p99
+      max = quantiles.max
+    }
+  }
+
+  struct Mcdist: Encodable {
+    var requests: UInt64
+    var served: UInt64
+    var lockstepSuppressed: UInt64
+    var retransmitted: UInt64
+    var bytesSent: UInt64
+    var rateLimitBytesPerS: UInt64
+  }
+
+  init(_ stats: Snowfork_V1_Stats) {
+    name = stats.name
+    kind = stats.kind
+    pagesTotal = stats.pagesTotal
+    pagesPresent = stats.pagesPresent
+    pagesFetched = stats.pagesFetched
+    pagesPrefetched = stats.pagesPrefetched
+    pagesAvoided = stats.pagesAvoided
+    pagesShared = stats.pagesShared
+    bytesReceived = stats.bytesReceived
+    faults = stats.faults
+    faultUs = Quantiles(stats.faultUs)
+    remoteFaultUs = Quantiles(stats.remoteFaultUs)
+    mcdist = Mcdist(
+      requests: stats.mcdist.requests, served: stats.mcdist.served,
+      lockstepSuppressed: stats.mcdist.lockstepSuppressed, retransmitted: stats.mcdist.retransmitted,
+      bytesSent: stats.mcdist.bytesSent, rateLimitBytesPerS: stats.mcdist.rateLimitBytesPerS)
+    preimagesSaved = stats.preimagesSaved
+  }
+}
+
+/// `stats --json` without a name.
+struct StatsListDocument: Encodable {
+  var stats: [StatsDocument]
+
+  var text: String {
+    var table = Table(
+      "NAME", "KIND", "PAGES", "PRESENT", "FETCHED", "PREFETCHED", "SHARED", "FAULTS", "P50", "P99", "MAX",
+      "PRE-IMAGES")
+    for one in stats {
+      table.add(
+        one.name, one.kind, "\(one.pagesTotal)", "\(one.pagesPresent)", "\(one.pagesFetched)",
+        "\(one.pagesPrefetched)", "\(one.pagesShared)", "\(one.faults)", Units.microseconds(one.faultUs.p50),
+        Units.microseconds(one.faultUs.p99), Units.microseconds(one.faultUs.max), "\(one.preimagesSaved)")
+    }
+    return table.isEmpty ? "nothing has been forked yet" : table.text
+  }
+}
