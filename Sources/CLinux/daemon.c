@@ -8,23 +8,14 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 int clinux_memfd_create(const char *name) { return memfd_create(name, MFD_CLOEXEC); }
 
-int clinux_become_subreaper(void) { return prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); }
-
-int clinux_unshare_mounts(void) {
-  if (unshare(CLONE_NEWNS) == -1) return -1;
-  return mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL);
+int clinux_unmount_in(int mounts, const char *path) {
+  if (unshare(CLONE_FS) == -1 || setns(mounts, CLONE_NEWNS) == -1) return -1;
+  return umount2(path, MNT_DETACH);
 }
-
-int clinux_bind_mount(const char *source, const char *target) {
-  return mount(source, target, NULL, MS_BIND, NULL);
-}
-
-int clinux_unmount(const char *path) { return umount2(path, MNT_DETACH); }
 
 pid_t clinux_spawn_detached(const char *program, char *const *arguments, const char *log) {
   int output = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);

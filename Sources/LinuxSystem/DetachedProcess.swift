@@ -21,21 +21,3 @@ public enum DetachedProcess {
     return result == -1 && kill(pid, 0) == -1 && errno == ESRCH
   }
 }
-
-/// What a daemon does once, at its start.
-public enum DaemonProcess {
-  /// Orphans of our children become ours, so that an ended QEMU is reaped at once.
-  public static func becomeSubreaper() throws(SystemError) {
-    try systemCall("prctl(PR_SET_CHILD_SUBREAPER)") { clinux_become_subreaper() }
-  }
-
-  /// Puts `source` in the place of `target` for this process and its children only. Before any thread is started.
-  public static func hide(_ target: String, behind source: String) throws(SystemError) {
-    try systemCall("unshare(CLONE_NEWNS)") { clinux_unshare_mounts() }
-    try systemCall("mount(MS_BIND)", subject: target) { clinux_bind_mount(source, target) }
-  }
-
-  public static func unmount(_ path: String) throws(SystemError) {
-    try systemCall("umount2", subject: path) { clinux_unmount(path) }
-  }
-}

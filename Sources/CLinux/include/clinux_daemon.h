@@ -5,18 +5,9 @@
 /// memfd_create(2) with MFD_CLOEXEC: a descriptor. Linux 3.17.
 int clinux_memfd_create(const char *_Nonnull name);
 
-/// prctl(2) PR_SET_CHILD_SUBREAPER: orphans of ours become our children. Linux 3.4.
-int clinux_become_subreaper(void);
-
-/// unshare(2) CLONE_NEWNS, then mount(2) / as a slave: mounts made from here on are seen by us and our children only,
-/// while those made outside still reach us. To be called before any thread is started. Linux 2.6.15.
-int clinux_unshare_mounts(void);
-
-/// mount(2) MS_BIND of `source` over `target`. Linux 2.4.
-int clinux_bind_mount(const char *_Nonnull source, const char *_Nonnull target);
-
-/// umount2(2) MNT_DETACH. Linux 2.4.11.
-int clinux_unmount(const char *_Nonnull path);
+/// umount2(2) MNT_DETACH in the mount namespace `mounts` (an open /proc/PID/ns/mnt). The calling thread moves there
+/// for good: unshare(2) CLONE_FS, then setns(2). Linux 3.8.
+int clinux_unmount_in(int mounts, const char *_Nonnull path);
 
 /// fork(2), setsid(2), execv(3) with standard input from /dev/null and output appended to `log`: the child's pid.
 /// All other descriptors are closed, all signals are unblocked and at their default. A failed execv is the child's

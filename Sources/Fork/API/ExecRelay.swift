@@ -1,0 +1,85 @@
+import GRPCCore
+import GuestWire
+import Wire
+
+/// One `sfctl exec`: bytes between its stream and a command in the guest, both ways with back-pressure.
+struct ExecRelay {
+  let service: ForkService
+
+  func run(
+    input: RPCAsyncSequence<Snowfork_V1_ExecInput, any Error>, output: RPCWriter<Snowfork_V1_ExecOutput>
+  ) async throws {
+    try await withThrowingTaskGroup(of: Void.self) { group in
+      let (started, startedContinuation) = AsyncThrowingStream.makeStream(of: GuestCommand.self)
+      group.addTask { try await feed(input, startedContinuation) }
+      do {
+        for try await command in started {
+          try await withTaskCancellationHandler {
+            try await drain(command, into: output)
+          } onCancel: {
+            command.abandon()
+          }
+          break
+        }
+      } catch {
+        group.cancelAll()
+        throw error
+      }
+      group.cancelAll()
+    }
+  }
+
+  /// The first message starts the command; the others are its input.
+  private func feed(
+    _ input: RPCAsyncSequence<Snowfork_V1_ExecInput, any Error>,
+    _ started: AsyncThrowingStream<GuestCommand, any Error>.Continuation
+  ) async throws {
+    var command: GuestCommand?
+    do {
+      for try await message in input {
+        switch message.kind {
+        case .start(let start):
+          guard command == nil else { break }
+          let session = try await service.session(start.name)
+          let running: GuestCommand
+          do {
+            running = try await session.run(start.arguments, environment: start.environment)
+          } catch let error as GuestError {
+            throw ForkError(
+              .failed,
+              "cannot run \(start.arguments.first ?? "a command") in \(start.name): \(error). Check the command's name and the VM.")
+          }
+          command = running
+          started.yield(running)
+          started.finish()
+        case .stdin(let bytes): try? await command?.write(Array(bytes))
+        case .stdinClosed: command?.closeInput()
+        case .signal(let number): command?.signal(number)
+        case nil: break
+        }
+      }
+      command?.closeInput()
+      if command == nil { throw ForkError(.invalid, "cannot run a command: none was named. Name one after --.") }
+    } catch {
+      started.finish(throwing: error)
+      command?.abandon()
+    }
+  }
+
+  private func drain(_ command: GuestCommand, into output: RPCWriter<Snowfork_V1_ExecOutput>) async throws {
+    do {
+      for try await event in command.output {
+        switch event {
+        case .output(let stream, let bytes):
+          try await output.write(
+            .with { if stream == .error { $0.stderr = .init(bytes) } else { $0.stdout = .init(bytes) } })
+          command.consumed(stream, bytes.count)
+        case .exited(let status):
+          try await output.write(.with { $0.exitStatus = status })
+        }
+      }
+    } catch let error as GuestError {
+      throw ForkError(.failed, "the command was cut short: \(error). See sfctl ps.")
+    }
+  }
+}

@@ -1,0 +1,229 @@
+import Foundation
+import GRPCCore
+import Hypervisor
+import Memtap
+import Wire
+
+/// The daemon's gRPC service: requests to the ForkService and its answers back. No logic of its own.
+struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
+  let service: ForkService
+  let version: String
+  /// Asks the process to end; true: end the VMs as well.
+  let shutdown: @Sendable (Bool) async -> Void
+
+  func startVM(
+    request: Snowfork_V1_StartVMRequest, response: RPCWriter<Snowfork_V1_StartVMReply>, context: ServerContext
+  ) async throws {
+    try await translatingErrors("cannot start \(request.name)") {
+      try checkHosts(request.host.isEmpty ? [] : [request.host])
+      let record = try await service.startVM(
+        .init(
+          name: request.name, imageDirectory: request.imageDirectory, memoryBytes: request.memoryBytes,
+          vcpus: Int(request.vcpus), cpuLimitPercent: Int(request.cpuLimitPercent))
+      ) { progress in
+        try? await response.write(.with { $0.progress = progress.wire })
+      }
+      let vm = try await service.vms(includingEnded: false).first { $0.record.name == record.name }
+      try await response.write(.with { $0.vm = (vm?.wire(host: hostName)) ?? .init() })
+    }
+  }
+
+  func stopVM(request: Snowfork_V1_StopVMRequest, context: ServerContext) async throws -> Snowfork_V1_StopVMReply {
+    try await translatingErrors("cannot stop \(request.name)") {
+      try await service.stopVM(
+        request.name, destroy: request.destroy, timeoutSeconds: Int(request.timeoutSeconds))
+      return .init()
+    }
+  }
+
+  func fork(
+    request: Snowfork_V1_ForkRequest, response: RPCWriter<Snowfork_V1_ForkReply>, context: ServerContext
+  ) async throws {
+    try await translatingErrors("cannot fork \(request.name)") {
+      try checkHosts(request.hosts)
+      let report: ForkService.Report = { progress in
+        try? await response.write(.with { $0.progress = progress.wire })
+      }
+      let ticket = try await service.requestTicket(
+        of: service.source(vm: request.name), count: Int(request.count), hierarchical: request.hierarchical,
+        owner: .operatorCommand, report: report)
+      do {
+        let outcome = try await service.fork(ticket: ticket.id, cloneRequest: 0, report: report)
+        try await response.write(.with { $0.result = outcome.wire(host: hostName) })
+      } catch {
+        await service.removeUnusedTicket(ticket.id)
+        throw error
+      }
+    }
+  }
+
+  func createSnapshot(
+    request: Snowfork_V1_CreateSnapshotRequest, context: ServerContext
+  ) async throws -> Snowfork_V1_SnapshotInfo {
+    try await translatingErrors("cannot make snapshot \(request.snapshot)") {
+      try await service.createOperatorSnapshot(of: request.name, id: request.snapshot).wire
+    }
+  }
+
+  func listSnapshots(
+    request: Snowfork_V1_ListSnapshotsRequest, context: ServerContext
+  ) async throws -> Snowfork_V1_ListSnapshotsReply {
+    try await translatingErrors("cannot list snapshots") {
+      let infos = try await service.snapshotViews().map(\.wire)
+      return .with { $0.snapshots = infos }
+    }
+  }
+
+  func removeSnapshot(
+    request: Snowfork_V1_RemoveSnapshotRequest, context: ServerContext
+  ) async throws -> Snowfork_V1_RemoveSnapshotReply {
+    try await translatingErrors("cannot remove snapshot \(request.snapshot)") {
+      try await service.removeSnapshot(request.snapshot)
+      return .init()
+    }
+  }
+
+  func cloneSnapshot(
+    request: Snowfork_V1_CloneSnapshotRequest, response: RPCWriter<Snowfork_V1_ForkReply>, context: ServerContext
+  ) async throws {
+    try await translatingErrors("cannot clone \(request.snapshot)") {
+      try checkHosts(request.hosts)
+      let outcome = try await service.clone(snapshot: request.snapshot, count: Int(request.count)) { progress in
+        try? await response.write(.with { $0.progress = progress.wire })
+      }
+      try await response.write(.with { $0.result = outcome.wire(host: hostName) })
+    }
+  }
+
+  func listVMs(request: Snowfork_V1_ListVMsRequest, context: ServerContext) async throws -> Snowfork_V1_ListVMsReply {
+    try await translatingErrors("cannot list VMs") {
+      let vms = try await service.vms(includingEnded: request.all)
+      return .with { $0.vms = vms.map { $0.wire(host: hostName) } }
+    }
+  }
+
+  func exec(
+    request: RPCAsyncSequence<Snowfork_V1_ExecInput, any Error>, response: RPCWriter<Snowfork_V1_ExecOutput>,
+    context: ServerContext
+  ) async throws {
+    try await translatingErrors("cannot run a command") {
+      try await ExecRelay(service: service).run(input: request, output: response)
+    }
+  }
+
+  func join(
+    request: Snowfork_V1_JoinRequest, response: RPCWriter<Snowfork_V1_JoinReply>, context: ServerContext
+  ) async throws {
+    try await translatingErrors("cannot join \(request.ticket)") {
+      let deadline =
+        request.timeoutSeconds > 0 ? ContinuousClock.now + .seconds(request.timeoutSeconds) : nil
+      let exits = try await service.join(ticket: request.ticket, deadline: deadline) { progress in
+        try? await response.write(.with { $0.progress = progress.wire })
+      }
+      guard let exits else {
+        throw ForkError(
+          .failed,
+          "cannot join \(request.ticket): clones still run after \(request.timeoutSeconds) s. Wait longer, or end them with sfctl kill \(request.ticket).")
+      }
+      try await response.write(
+        .with {
+          $0.finished = true
+          $0.statuses = exits.map(\.status)
+        })
+    }
+  }
+
+  func kill(request: Snowfork_V1_KillRequest, context: ServerContext) async throws -> Snowfork_V1_KillReply {
+    try await translatingErrors("cannot kill \(request.target)") {
+      let ended = try await service.kill(target: request.target)
+      return .with { $0.ended = UInt32(ended) }
+    }
+  }
+
+  func stats(request: Snowfork_V1_StatsRequest, context: ServerContext) async throws -> Snowfork_V1_StatsReply {
+    try await translatingErrors("cannot read statistics") {
+      let targets = try await service.statistics(of: request.target)
+      return .with { $0.stats = targets.map(\.wire) }
+    }
+  }
+
+  func listHosts(
+    request: Snowfork_V1_ListHostsRequest, context: ServerContext
+  ) async throws -> Snowfork_V1_ListHostsReply {
+    let memory = HostMemory.read()
+    let vms = await service.runningCount()
+    let host = Snowfork_V1_HostInfo.with {
+      $0.name = hostName
+      $0.cpus = UInt32(ProcessInfo.processInfo.activeProcessorCount)
+      $0.memoryBytes = memory.total
+      $0.memoryFreeBytes = memory.available
+      $0.vms = UInt32(vms)
+      $0.accelerator = service.hypervisor.accelerator.accelerator.rawValue
+      $0.version = version
+    }
+    return .with { $0.hosts = [host] }
+  }
+
+  func listTickets(
+    request: Snowfork_V1_ListTicketsRequest, context: ServerContext
+  ) async throws -> Snowfork_V1_ListTicketsReply {
+    let tickets = await service.ticketViews()
+    return .with { $0.tickets = tickets }
+  }
+
+  func info(request: Snowfork_V1_InfoRequest, context: ServerContext) async throws -> Snowfork_V1_InfoReply {
+    let pager = try? await service.memtap.run { try $0.status() }
+    return .with {
+      $0.version = version
+      $0.accelerator = service.hypervisor.accelerator.accelerator.rawValue
+      $0.acceleratorReason = service.hypervisor.accelerator.reason
+      $0.pid = getpid()
+      $0.memtapPid = pager?.pid ?? 0
+      $0.hypervisorUri = service.hypervisor.uri
+      $0.host = hostName
+    }
+  }
+
+  func shutdown(
+    request: Snowfork_V1_ShutdownRequest, context: ServerContext
+  ) async throws -> Snowfork_V1_ShutdownReply {
+    if request.destroyVms { await service.endAll() }
+    let shutdown = shutdown
+    Task { await shutdown(request.destroyVms) }
+    return .init()
+  }
+
+  private var hostName: String { service.configuration.hostName }
+
+  private func checkHosts(_ hosts: [String]) throws(ForkError) {
+    for host in hosts where host != hostName {
+      throw ForkError(.refused, "there is no host \(host): this daemon has only \(hostName). Leave --host away.")
+    }
+  }
+
+  /// Every failure leaves as a status whose message is the sentence for the user.
+  private func translatingErrors<T>(_ what: String, _ body: () async throws -> T) async throws -> T {
+    do {
+      return try await body()
+    } catch let error as RPCError {
+      throw error
+    } catch let error as GuestError {
+      throw RPCError(code: .unknown, message: "\(what): \(error).")
+    } catch {
+      let error = ForkError.wrap(what, error)
+      throw RPCError(code: error.status, message: error.message)
+    }
+  }
+}
+
+extension ForkError {
+  var status: RPCError.Code {
+    switch code {
+    case .invalid: .invalidArgument
+    case .notFound: .notFound
+    case .refused: .failedPrecondition
+    case .exists: .alreadyExists
+    case .failed: .unknown
+    }
+  }
+}

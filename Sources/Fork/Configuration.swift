@@ -1,0 +1,72 @@
+import Foundation
+import Wire
+
+/// Where the daemon keeps its things and which libvirt it drives. Set by the environment, so that tests and a
+/// second daemon on one machine are apart in everything.
+public struct Configuration: Sendable {
+  /// `SNOWFORK_RUN`, by default `/run/snowfork`: sockets, and the tmpfs of guest RAM and page caches.
+  public var runDirectory: String
+  /// `SNOWFORK_STATE`, by default `/var/lib/snowfork`: database, images, descriptors, console logs.
+  public var stateDirectory: String
+  /// `SNOWFORK_LIBVIRT_URI`: empty means `qemu:///embed?root=STATE/libvirt`.
+  public var libvirtURI: String
+  /// `SNOWFORK_HOST`: the name of this host in `ps` and `host ls`.
+  public var hostName: String
+  /// Directory of sfd, sf-memtap and, under `../lib` or `../build/lib`, of the RAM shim.
+  public var programDirectory: String
+
+  public init(
+    runDirectory: String, stateDirectory: String, libvirtURI: String = "", hostName: String,
+    programDirectory: String
+  ) {
+    self.runDirectory = runDirectory
+    self.stateDirectory = stateDirectory
+    self.libvirtURI = libvirtURI
+    self.hostName = hostName
+    self.programDirectory = programDirectory
+  }
+
+  public static func fromEnvironment() -> Configuration {
+    let environment = ProcessInfo.processInfo.environment
+    let own = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? "/usr/bin/sfd"
+    return Configuration(
+      runDirectory: environment["SNOWFORK_RUN"] ?? "/run/snowfork",
+      stateDirectory: environment["SNOWFORK_STATE"] ?? "/var/lib/snowfork",
+      libvirtURI: environment["SNOWFORK_LIBVIRT_URI"] ?? "",
+      hostName: environment["SNOWFORK_HOST"] ?? ProcessInfo.processInfo.hostName,
+      programDirectory: (own as NSString).deletingLastPathComponent)
+  }
+
+  public var socketPath: String { runDirectory + "/sfd.sock" }
+  public var lockPath: String { runDirectory + "/sfd.lock" }
+  public var memtapSocketPath: String { runDirectory + "/memtap.sock" }
+  public var shimSocketPath: String { runDirectory + "/shim/shim.sock" }
+  /// A tmpfs of our own: `ram/` is libvirt's memory_backing_dir, `cache/` memtap's.
+  public var memoryDirectory: String { runDirectory + "/mem" }
+  public var ramDirectory: String { memoryDirectory + "/ram" }
+  public var cacheDirectory: String { memoryDirectory + "/cache" }
+  public var databasePath: String { stateDirectory + "/snowfork.db" }
+  public var imagesDirectory: String { stateDirectory + "/images" }
+  public var libvirtRoot: String { stateDirectory + "/libvirt" }
+
+  public func agentSocketPath(_ vm: String) -> String { runDirectory + "/vm/\(vm)/agent.sock" }
+  public func vmDirectory(_ vm: String) -> String { runDirectory + "/vm/\(vm)" }
+  public func consoleLogPath(_ vm: String) -> String { stateDirectory + "/console/\(vm).log" }
+  public func snapshotDirectory(_ snapshot: String) -> String { stateDirectory + "/snapshots/\(snapshot)" }
+  public func descriptorPath(_ snapshot: String) -> String { snapshotDirectory(snapshot) + "/descriptor" }
+
+  /// The RAM shim, beside the programs: of a build tree, then of an installation.
+  public func shimLibraryPath() throws(ForkError) -> String {
+    let candidates = [
+      programDirectory + "/../lib/libsnowfork-ramshim.so",
+      programDirectory + "/../build/lib/libsnowfork-ramshim.so",
+      programDirectory + "/../../../build/lib/libsnowfork-ramshim.so",
+      programDirectory + "/../lib/snowfork/libsnowfork-ramshim.so",
+    ]
+    for path in candidates where FileManager.default.fileExists(atPath: path) {
+      return URL(fileURLWithPath: path).standardizedFileURL.resolvingSymlinksInPath().path
+    }
+    throw ForkError(
+      .failed, "cannot start a VM: libsnowfork-ramshim.so is not beside \(programDirectory). Run make build.")
+  }
+}

@@ -1,0 +1,128 @@
+import Foundation
+import GRPCCore
+import GRPCNIOTransportHTTP2
+import Hypervisor
+import LinuxSystem
+import Logging
+import NIOPosix
+import Wire
+
+/// sfd: one on a host. Made in `main` before any other thread, then run to its end.
+public struct Daemon: Sendable {
+  public static let version = "0.1.0"
+
+  private let configuration: Configuration
+  private let accelerator: AcceleratorChoice
+  /// Held as long as the daemon lives: a second one of the same run directory is refused.
+  private let lock: OwnedDescriptor
+  /// The mount namespace we were started in, where the tmpfs of guest memory is mounted.
+  private let outerMounts: OwnedDescriptor
+
+  /// What must happen while the process has one thread: the lock, the tmpfs, and hiding an unusable /dev/kvm, which
+  /// would make libvirt probe it again at every look-up.
+  public init(_ configuration: Configuration) throws {
+    self.configuration = configuration
+    for directory in [configuration.runDirectory, configuration.stateDirectory] {
+      try Self.makeDirectory(directory, mode: 0o711)
+    }
+    lock = try Self.takeLock(configuration)
+    outerMounts = try OwnedDescriptor.open("/proc/self/ns/mnt", O_RDONLY)
+    try Self.makeDirectory(configuration.memoryDirectory, mode: 0o711)
+    if !GuestMemoryMount.isMounted(configuration.memoryDirectory) {
+      try GuestMemoryMount.mount(configuration.memoryDirectory)
+    }
+    accelerator = try AcceleratorProbe().chooseAndHideUnusableKVM()
+    for directory in [configuration.ramDirectory, configuration.cacheDirectory, configuration.runDirectory + "/vm",
+      configuration.runDirectory + "/shim", configuration.stateDirectory + "/console",
+      configuration.stateDirectory + "/snapshots", configuration.imagesDirectory]
+    {
+      try Self.makeDirectory(directory, mode: directory == configuration.ramDirectory ? 0o755 : 0o711)
+    }
+  }
+
+  private static func makeDirectory(_ path: String, mode: Int) throws {
+    try FileManager.default.createDirectory(
+      atPath: path, withIntermediateDirectories: true, attributes: [.posixPermissions: mode])
+  }
+
+  private static func takeLock(_ configuration: Configuration) throws -> OwnedDescriptor {
+    let file = try OwnedDescriptor.open(configuration.lockPath, O_RDWR | O_CREAT, mode: 0o600)
+    guard flock(file.raw, LOCK_EX | LOCK_NB) == 0 else {
+      throw ForkError(
+        .refused,
+        "sfd: cannot start: another sfd runs with \(configuration.runDirectory). Use it, or set SNOWFORK_RUN to another directory.")
+    }
+    return file
+  }
+
+  /// Serves until SIGTERM, SIGINT or a Shutdown call. VMs live on, for the next sfd to adopt; if none is left,
+  /// neither are the pager and the memory's mount.
+  public func run() async throws {
+    signal(SIGPIPE, SIG_IGN)
+    LoggingSystem.bootstrap(StreamLogHandler.standardError)
+    let log = Logger(label: "sfd")
+    log.info("starting", metadata: ["version": "\(Self.version)", "accelerator": "\(accelerator.reason)"])
+
+    let memtap = MemtapSupervisor(configuration: configuration, log: log)
+    try memtap.start()
+    let loops = MultiThreadedEventLoopGroup(numberOfThreads: 2)
+    let hypervisor = try LibvirtHypervisor(
+      uri: configuration.libvirtURI.isEmpty
+        ? LibvirtHypervisor.embeddedURI(root: configuration.libvirtRoot) : configuration.libvirtURI,
+      memoryDirectory: configuration.ramDirectory, accelerator: accelerator)
+    let service = ForkService(
+      configuration: configuration, store: try Store(path: configuration.databasePath), hypervisor: hypervisor,
+      memtap: memtap, resources: EmbeddedResourceManager(), loops: loops, log: log)
+    try await service.adopt()
+
+    let (stop, stopContinuation) = AsyncStream.makeStream(of: Void.self)
+    let signals = [SIGTERM, SIGINT].map { number in
+      Self.onSignal(number) { stopContinuation.yield() }
+    }
+    defer { for source in signals { source.cancel() } }
+
+    unlink(configuration.socketPath)
+    let server = GRPCServer(
+      transport: .http2NIOPosix(
+        address: .unixDomainSocket(path: configuration.socketPath), transportSecurity: .plaintext),
+      services: [
+        SnowforkAPI(service: service, version: Self.version) { _ in stopContinuation.yield() }
+      ])
+    try await withThrowingTaskGroup(of: Void.self) { group in
+      group.addTask { try await server.serve() }
+      group.addTask { for await event in hypervisor.events { await service.handle(event) } }
+      group.addTask { for await event in memtap.events { await service.pagerSays(event) } }
+      group.addTask {
+        for await _ in stop { break }
+        server.beginGracefulShutdown()
+      }
+      try await group.next()
+      group.cancelAll()
+    }
+    log.info("ending")
+    unlink(configuration.socketPath)
+    if await service.isIdle {
+      memtap.stop()
+      try? GuestMemoryMount.unmount(configuration.memoryDirectory, in: outerMounts)
+    }
+  }
+
+  private static func onSignal(_ number: CInt, _ body: @escaping @Sendable () -> Void) -> any DispatchSourceSignal {
+    signal(number, SIG_IGN)
+    let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
+    source.setEventHandler(handler: body)
+    source.resume()
+    return source
+  }
+}
+
+extension ForkService {
+  func handle(_ event: MachineEvent) async {
+    switch event {
+    case .ended(let name, let cause): await machineEnded(name, cause: cause)
+    }
+  }
+
+  /// Nothing lives that needs the pager.
+  var isIdle: Bool { guests.values.allSatisfy { $0.record.state == .ended } && snapshots.isEmpty }
+}

@@ -1,0 +1,114 @@
+import Foundation
+import GuestWire
+import Hypervisor
+import Memtap
+
+extension ForkService {
+  /// Takes over what an earlier daemon left: VMs that run are reconnected to, tickets and snapshots go on, forks that
+  /// were in progress are undone, and what nobody knows is ended.
+  func adopt() async throws {
+    let records = try await store.load(VMRecord.self)
+    let ticketRecords = try await store.load(TicketRecord.self)
+    let exits = try await store.load(ExitRecord.self)
+    let snapshotRecords = try await store.load(SnapshotRecord.self)
+    let machines = try await withHypervisor { try $0.machines() }
+    let running = Dictionary(
+      machines.filter { $0.state != .ended }.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
+
+    for record in snapshotRecords { snapshots[record.id] = record }
+    for record in ticketRecords { tickets[record.id] = Reservation(record: record) }
+    for exit in exits { tickets[exit.ticket]?.exits[exit.vmid] = exit }
+    for record in records { guests[record.name] = Guest(record: record, knownTickets: nil) }
+
+    await adoptSnapshots()
+    await adoptMachines(running)
+    await undoInterrupted()
+    for name in running.keys where guests[name] == nil {
+      log.notice("ending \(name): no record of it")
+      await tearDown(name)
+    }
+    await removeUnusedSnapshots()
+    if !records.isEmpty { log.info("took over \(guests.count) VMs, \(tickets.count) tickets, \(snapshots.count) snapshots") }
+  }
+
+  /// A snapshot's pages are in memory: after the host's restart they are gone.
+  private func adoptSnapshots() async {
+    guard let known = try? await memtap.run({ try $0.status().snapshots }) else { return }
+    for (id, record) in snapshots where !known.contains(id) {
+      if record.kept {
+        snapshots[id]?.lost = "its pages were in memory and the host or the pager's files are gone"
+      } else {
+        snapshots[id] = nil
+        await persist("the end of snapshot \(id)") { try await self.store.delete(snapshot: id) }
+      }
+    }
+    for id in known where snapshots[id] == nil { await release(id) }
+  }
+
+  private func adoptMachines(_ running: [String: MachineStatus]) async {
+    for (name, guest) in guests where guest.record.state != .ended {
+      guard let machine = running[name] else {
+        let reason = "it ended while no daemon ran"
+        if guest.record.role == .clone {
+          await endClone(name, .lost, reason: reason)
+        } else {
+          guests[name]?.record.state = .ended
+          await discard(name)
+        }
+        continue
+      }
+      do {
+        if guest.record.state == .running, machine.state == .paused {
+          try? await memtap.run { try $0.disarm(vm: name) }
+          try await withHypervisor { try $0.resume(name) }
+        }
+        if guest.record.state == .running || guest.record.state == .warm {
+          try await reconnect(name)
+        }
+      } catch {
+        log.error("cannot reach the agent of \(name): \(error)")
+      }
+    }
+  }
+
+  private func reconnect(_ name: String) async throws {
+    let session = try await connect(name)
+    guard let record = guests[name]?.record, record.state == .running else { return }
+    Task {
+      do {
+        _ = try await session.hello(
+          session: UInt64.random(in: 1...UInt64.max), epoch: UInt64(record.epoch),
+          hostTimeNanoseconds: Self.wallClockNanoseconds(), timeoutSeconds: 60)
+        session.resume(epoch: UInt64(record.epoch))
+      } catch {
+        log.error("the agent of \(name) does not answer: \(error)")
+      }
+    }
+  }
+
+  /// What was half done at the daemon's death is undone: VMs that were starting, tickets being granted, clones
+  /// being activated. Their askers learn of it by the ticket's state.
+  private func undoInterrupted() async {
+    for (name, guest) in guests {
+      switch guest.record.state {
+      case .activating: await endClone(name, .lost, reason: "the daemon ended during the fork")
+      case .starting: await discard(name)
+      case .warm, .running, .ended: break
+      }
+    }
+    for (id, ticket) in tickets {
+      switch ticket.record.state {
+      case .granting: await removeTicket(id)
+      case .granted: break
+      case .cloning:
+        tickets[id]?.record.state = .cloned
+        for machine in machines(of: id) where machine.state == .warm {
+          guests[machine.name]?.record.role = .clone
+          await endClone(machine.name, .lost, reason: "the daemon ended during the fork")
+        }
+        await saveTicket(id)
+      case .cloned: break
+      }
+    }
+  }
+}

@@ -1,0 +1,153 @@
+import Foundation
+import Hypervisor
+import Memtap
+
+extension ForkService {
+  /// Ends a clone for good and records how. Only the first end counts; on return nothing of it is left but its exit.
+  func endClone(_ name: String, _ how: ExitRecord.How, reason: String) async {
+    guard let record = guests[name]?.record, record.state != .ended, record.role != .parent else { return }
+    guests[name]?.record.state = .ended
+    guests[name]?.record.how = how.rawValue
+    guests[name]?.record.reason = reason
+    if how == .lost { log.warning("\(name) is lost: \(reason)") }
+    if let ticket = record.ticket {
+      for vmid in record.vmid..<record.vmid + record.processes where tickets[ticket]?.exits[vmid] == nil {
+        await record(
+          exit: ExitRecord(ticket: ticket, vmid: vmid, how: how, status: 0, result: [], reason: reason))
+      }
+    }
+    await tearDown(name)
+    await save(name)
+    if let ticket = record.ticket, tickets[ticket] != nil {
+      changed(ticket)
+    } else {
+      guests[name] = nil
+      await persist("the end of VM \(name)") { try await self.store.delete(vm: name) }
+    }
+    await endDescendants(of: name, because: reason)
+    await removeUnusedSnapshots()
+  }
+
+  func record(exit: ExitRecord) async {
+    guard tickets[exit.ticket] != nil, tickets[exit.ticket]?.exits[exit.vmid] == nil else { return }
+    tickets[exit.ticket]?.exits[exit.vmid] = exit
+    await persist("an exit of \(exit.ticket)") { try await self.store.save(exit) }
+  }
+
+  /// A vmid has called sf_exit. The VM ends with its last one.
+  func exited(_ name: String, vmid: Int, status: Int, result: [UInt8]) async {
+    guard let clone = guests[name]?.record, let ticket = clone.ticket, clone.state != .ended else { return }
+    await record(
+      exit: ExitRecord(ticket: ticket, vmid: vmid, how: .exited, status: status, result: result, reason: ""))
+    let vmids = clone.vmid..<clone.vmid + clone.processes
+    if vmids.allSatisfy({ tickets[ticket]?.exits[$0] != nil }) {
+      await completeSnapshots(of: name)
+      await endClone(name, .exited, reason: "")
+    }
+  }
+
+  /// A device VM has ended. Tickets that a program in it had asked for can be joined by nobody: their clones are
+  /// ended and say why. Those of the operator live on as long as their pages can be had.
+  func parentEnded(_ name: String, cause: String) async {
+    guard let record = guests[name]?.record, record.role == .parent else { return }
+    guests[name]?.record.state = .ended
+    log.info("\(name) \(cause)")
+    await endDescendants(of: name, because: "its parent \(name) \(cause)")
+    await discard(name)
+    await removeUnusedSnapshots()
+  }
+
+  private func endDescendants(of name: String, because reason: String) async {
+    for (id, ticket) in tickets where ticket.record.parent == name {
+      switch (ticket.record.owner, ticket.record.state) {
+      case (_, .granting), (_, .granted): await removeTicket(id)
+      case (.operatorCommand, _): break
+      case (.guest, _):
+        _ = try? await kill(ticket: id, reason: reason)
+        await removeTicket(id)
+      }
+    }
+  }
+
+  /// `sfctl kill`: a ticket's clones, or one VM. Answers how many VMs it ended.
+  func kill(target: String) async throws -> Int {
+    if tickets[target] != nil { return try await kill(ticket: target, reason: "killed by sfctl kill") }
+    guard let record = guests[target]?.record else {
+      throw ForkError(.notFound, "there is no VM or ticket named \(target). See sfctl ps.")
+    }
+    guard record.state != .ended else { return 0 }
+    await completeSnapshots(of: target)
+    if record.role == .parent {
+      await parentEnded(target, cause: "was killed")
+    } else {
+      await endClone(target, .killed, reason: "killed by sfctl kill")
+    }
+    return 1
+  }
+
+  /// Ends every VM, ticket and snapshot.
+  func endAll() async {
+    for id in tickets.keys {
+      _ = try? await kill(ticket: id, reason: "the daemon was told to end all VMs")
+      await removeTicket(id)
+    }
+    for (name, guest) in guests where guest.record.state != .ended {
+      if guest.record.role == .parent {
+        await parentEnded(name, cause: "was ended with all VMs")
+      } else {
+        await endClone(name, .killed, reason: "ended with all VMs")
+      }
+    }
+    for id in snapshots.keys {
+      snapshots[id]?.kept = false
+      await release(id)
+    }
+    await removeUnusedSnapshots()
+  }
+
+  // MARK: what happens by itself
+
+  /// libvirt says that a domain has ended.
+  func machineEnded(_ name: String, cause: MachineEvent.Cause) async {
+    guard let record = guests[name]?.record, record.state != .ended, record.state != .starting else { return }
+    let text =
+      switch cause {
+      case .shutdown: "powered off"
+      case .destroyed: "was ended from outside"
+      case .crashed: "crashed"
+      case .failed: "ended: its QEMU died"
+      }
+    switch record.role {
+    case .parent: await parentEnded(name, cause: text)
+    case .clone: await endClone(name, .lost, reason: "the clone \(text) without sf_exit")
+    case .slot:
+      log.warning("slot \(name) \(text)")
+      await discard(name)
+      if let ticket = record.ticket {
+        tickets[ticket]?.record.granted -= record.processes
+        await saveTicket(ticket)
+      }
+    }
+  }
+
+  func pagerSays(_ event: MemtapEvent) async {
+    switch event {
+    case .mustEnd(let vm, let reason):
+      guard let record = guests[vm]?.record else { return }
+      if record.role == .parent {
+        log.error("\(vm) must end: \(reason)")
+        await parentEnded(vm, cause: "was ended: \(reason)")
+      } else {
+        await endClone(vm, .lost, reason: reason)
+      }
+    case .snapshotLost(let id, let reason):
+      log.warning("snapshot \(id) can not be cloned any more: \(reason)")
+      snapshots[id]?.lost = reason
+      if let record = snapshots[id] {
+        await persist("snapshot \(id)") { try await self.store.save(record) }
+      }
+    case .vmGone:
+      break  // libvirt's event says how it ended
+    }
+  }
+}

@@ -1,0 +1,274 @@
+import Descriptor
+import Foundation
+import GuestWire
+import Hypervisor
+import LinuxSystem
+import Memtap
+
+extension ForkService {
+  /// What a fork came to.
+  package struct Outcome: Sendable {
+    var ticket: TicketRecord
+    var snapshot: SnapshotRecord
+    var clones: [VMRecord]
+    var forkMicroseconds: UInt64
+    var phases: [PhaseLog.Entry]
+  }
+
+  /// Forks the VM that the ticket was asked for. On return every clone that could be started has answered as itself;
+  /// one that could not is recorded as lost. On failure before the fork point nothing has happened but that the
+  /// ticket may be used again; the parent runs on in every case.
+  ///
+  /// `forked` is called when the fork point stands and the parent runs on: then a parent's sf_clone returns.
+  func fork(
+    ticket id: String, cloneRequest: UInt32, report: Report, forked: () -> Void = {}
+  ) async throws -> Outcome {
+    let ticket = try await claim(id)
+    var log = PhaseLog()
+    let snapshot: SnapshotRecord
+    do {
+      snapshot = try await freezePoint(
+        of: ticket.parent, id: "s-" + Self.randomHex(8), kept: false, checkpointRequest: 0, log: &log)
+    } catch {
+      tickets[id]?.record.state = .granted
+      await saveTicket(id)
+      throw ForkError.wrap("cannot fork \(ticket.parent)", error)
+    }
+    forked()
+    return try await cloneOnto(snapshot, ticket: id, request: cloneRequest, log: log, report: report)
+  }
+
+  /// Takes a granted ticket for cloning: only one can.
+  func claim(_ id: String) async throws(ForkError) -> TicketRecord {
+    guard let ticket = tickets[id]?.record else { throw unknownTicket(id) }
+    guard ticket.state == .granted else {
+      throw ForkError(.refused, "cannot clone with \(id): it has been used. Request another ticket.")
+    }
+    tickets[id]?.record.state = .cloning
+    await saveTicket(id)
+    return ticket
+  }
+
+  // MARK: arm → prepare → freeze → descriptor
+
+  /// Makes a fork point of a running VM. On return its descriptor is on disk and the VM runs on. On failure the VM
+  /// runs on and nothing is left.
+  func freezePoint(
+    of name: String, id: String, kept: Bool, checkpointRequest: UInt32, log: inout PhaseLog
+  ) async throws -> SnapshotRecord {
+    if !turns.take(name) {
+      await withCheckedContinuation { turns.wait(name, $0) }
+    }
+    defer { turns.leave(name) }
+    let session = try session(name)
+    let parent = try guest(name).record
+    let deviceState = try AnonymousFile.create(name: "device-state")
+    let memtapClient = memtap.client
+
+    log.begin(.arm)
+    try await memtap.run { try $0.arm(vm: name) }
+    log.end()
+    do {
+      log.begin(.prepare)
+      try await session.prepare()
+      log.end()
+      log.begin(.freeze)
+      let (times, layout) = try await withHypervisor { hypervisor in
+        var layout: SnapshotLayout?
+        let times = try hypervisor.freeze(name, deviceState: deviceState.raw) {
+          layout = try memtapClient.commit(vm: name, snapshot: id)
+        }
+        return (times, layout)
+      }
+      log.end()
+      session.resume(epoch: UInt64(parent.epoch))
+      guard let layout else { throw ForkError(.failed, "cannot fork \(name): no fork point was made.") }
+
+      log.begin(.descriptor)
+      var record = SnapshotRecord(
+        id: id, parent: name, kept: kept, image: parent.image, memoryBytes: parent.memoryBytes,
+        vcpus: parent.vcpus, commandLine: parent.commandLine, descriptorBytes: 0,
+        pauseMicroseconds: Int64(times.pauseMicroseconds), createdUnix: Self.unixNow(),
+        checkpointRequest: Int64(checkpointRequest))
+      record.descriptorBytes = Int64(
+        try await writeDescriptor(record, deviceState: deviceState, layout: layout))
+      snapshots[id] = record
+      await persist("snapshot \(id)") { [record] in try await self.store.save(record) }
+      log.end()
+      return record
+    } catch {
+      session.resume(epoch: UInt64(parent.epoch))
+      snapshots[id] = nil
+      try? await memtap.run { try $0.disarm(vm: name) }
+      try? await memtap.run { try $0.drop(snapshot: id) }
+      try? FileManager.default.removeItem(atPath: configuration.snapshotDirectory(id))
+      throw ForkError.wrap("cannot fork \(name)", error)
+    }
+  }
+
+  private func writeDescriptor(
+    _ snapshot: SnapshotRecord, deviceState: OwnedDescriptor, layout: SnapshotLayout
+  ) async throws -> Int {
+    let compatibility = hypervisor.compatibility
+    let directory = configuration.snapshotDirectory(snapshot.id)
+    let path = configuration.descriptorPath(snapshot.id)
+    return try await workers.run {
+      let descriptor = VMDescriptor(
+        snapshot: snapshot.id, parent: snapshot.parent, image: snapshot.image,
+        createdMicroseconds: Self.wallClockNanoseconds() / 1000, ramBytes: UInt64(snapshot.memoryBytes),
+        vcpus: UInt32(snapshot.vcpus), compatibility: compatibility, kernelCommandLine: snapshot.commandLine,
+        deviceState: try AnonymousFile.contents(deviceState),
+        existingPages: layout.existing.map { .init(first: UInt64($0.first), count: UInt64($0.count)) })
+      let bytes = try descriptor.encode()
+      try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+      let file = try OwnedDescriptor.open(path + ".new", O_WRONLY | O_CREAT | O_TRUNC, mode: 0o600)
+      try bytes.withUnsafeBytes { try file.writeFully($0) }
+      try systemCall("rename", subject: path) { rename(path + ".new", path) }
+      return bytes.count
+    }
+  }
+
+  // MARK: activate → ready
+
+  /// Clones a snapshot into the ticket's slots. The descriptor is read and verified first: with one that is broken
+  /// or of another machine nothing is started.
+  func cloneOnto(
+    _ snapshot: SnapshotRecord, ticket id: String, request: UInt32, log: PhaseLog, report: Report
+  ) async throws -> Outcome {
+    var log = log
+    let names = machines(of: id).map(\.name)
+    let deviceState: OwnedDescriptor
+    do {
+      deviceState = try await readDescriptor(snapshot)
+    } catch {
+      for name in names { await endClone(name, .lost, reason: "\(error)") }
+      tickets[id]?.record.state = .cloned
+      await saveTicket(id)
+      await removeUnusedSnapshots()
+      throw ForkError.wrap("cannot clone \(snapshot.id)", error)
+    }
+    tickets[id]?.record.snapshot = snapshot.id
+    for name in names {
+      guests[name]?.record.snapshot = snapshot.id
+      guests[name]?.record.state = .activating
+      guests[name]?.record.role = .clone
+    }
+    log.begin(.activate)
+    var done = 0
+    let lastActivated = await withTaskGroup(of: UInt64?.self) { [log] group in
+      for name in names {
+        group.addTask {
+          await self.activate(name, snapshot: snapshot, deviceState: deviceState, request: request, log: log)
+        }
+      }
+      var last: UInt64 = 0
+      for await activated in group {
+        last = max(last, activated ?? 0)
+        done += 1
+        await report(Progress(phase: "ready", done: done, total: names.count, text: "activating clones"))
+      }
+      return last
+    }
+    let forkMicroseconds = log.elapsedMicroseconds
+    log.endActivation(at: lastActivated)
+    tickets[id]?.record.state = .cloned
+    await saveTicket(id)
+    for name in names { await save(name) }
+    if !snapshot.kept { await release(snapshot.id) }
+    changed(id)
+    guard let ticket = tickets[id] else {
+      throw ForkError(.failed, "cannot fork \(snapshot.parent): its ticket was ended meanwhile. Ask again.")
+    }
+    return Outcome(
+      ticket: ticket.record, snapshot: snapshots[snapshot.id] ?? snapshot, clones: machines(of: id),
+      forkMicroseconds: forkMicroseconds, phases: log.entries)
+  }
+
+  /// The device state of a verified descriptor, as a file for QEMU.
+  private func readDescriptor(_ snapshot: SnapshotRecord) async throws -> OwnedDescriptor {
+    if let lost = snapshots[snapshot.id]?.lost {
+      throw ForkError(.refused, "cannot clone \(snapshot.id): \(lost). Make another snapshot.")
+    }
+    let path = configuration.descriptorPath(snapshot.id)
+    let compatibility = hypervisor.compatibility
+    return try await workers.run {
+      let descriptor = try Self.verifiedDescriptor(path, snapshot: snapshot, compatibility: compatibility)
+      return try AnonymousFile.create(name: "device-state", holding: descriptor.deviceState)
+    }
+  }
+
+  /// Checks all that can be checked before anything is started in the descriptor's name.
+  static func verifiedDescriptor(
+    _ path: String, snapshot: SnapshotRecord, compatibility: String
+  ) throws -> VMDescriptor {
+    let what = "cannot clone \(snapshot.id)"
+    guard let data = FileManager.default.contents(atPath: path) else {
+      throw ForkError(.failed, "\(what): its descriptor \(path) is missing. Make another snapshot.")
+    }
+    do {
+      let descriptor = try data.withUnsafeBytes { try VMDescriptor.decode($0) }
+      try descriptor.requireCompatible(with: compatibility)
+      guard descriptor.snapshot == snapshot.id, descriptor.ramBytes == UInt64(snapshot.memoryBytes),
+        descriptor.vcpus == UInt32(snapshot.vcpus)
+      else {
+        throw ForkError(.failed, "\(what): the descriptor \(path) is of another VM or size. Make another snapshot.")
+      }
+      return descriptor
+    } catch let error as DescriptorError {
+      throw ForkError(.failed, "\(what): \(error) (\(path)). Make another snapshot.")
+    }
+  }
+
+  /// One slot becomes a clone: RAM onto the snapshot's page cache, device state, identity. Answers when its virtual
+  /// CPUs ran, microseconds since the call; nil if it is lost.
+  private func activate(
+    _ name: String, snapshot: SnapshotRecord, deviceState: OwnedDescriptor, request: UInt32, log: PhaseLog
+  ) async -> UInt64? {
+    do {
+      guard let session = guests[name]?.session, let record = guests[name]?.record else {
+        throw ForkError(.failed, "its slot had ended before the fork")
+      }
+      let begin = monotonicMicroseconds()
+      try await memtap.run { try $0.activate(vm: name, snapshot: snapshot.id) }
+      _ = try await withHypervisor { try $0.activate(name, deviceState: deviceState.raw) }
+      let activated = monotonicMicroseconds()
+      let activatedAt = log.elapsedMicroseconds
+      guests[name]?.record.activateMicroseconds = Int64(activated - begin)
+      try await session.giveIdentity(identity(of: record, snapshot: snapshot, request: request))
+      guard guests[name]?.record.state == .activating else { return activatedAt }
+      guests[name]?.record.state = .running
+      guests[name]?.record.readyMicroseconds = Int64(log.elapsedMicroseconds)
+      return activatedAt
+    } catch {
+      let reason = (error as? GuestError).map { "it did not take its identity: \($0)" } ?? "\(error)"
+      await endClone(name, .lost, reason: reason)
+      return nil
+    }
+  }
+
+  private func identity(
+    of record: VMRecord, snapshot: SnapshotRecord, request: UInt32
+  ) -> GuestMessage.Identity {
+    var generator = SystemRandomNumberGenerator()
+    func random(_ count: Int) -> [UInt8] {
+      (0..<count).map { _ in UInt8.random(in: 0...255, using: &generator) }
+    }
+    return GuestMessage.Identity(
+      epoch: UInt64(record.epoch), vmid: UInt32(record.vmid), processes: UInt32(record.processes),
+      hostname: record.name, machineID: random(GuestMessage.Identity.machineIDLength),
+      wallClockNanoseconds: Self.wallClockNanoseconds(), seed: random(GuestMessage.Identity.seedLength),
+      ticket: record.ticket ?? "", snapshot: snapshot.id, cloneRequest: request)
+  }
+}
+
+extension PhaseLog {
+  /// Splits the time since `activate` began: the virtual CPUs of the last clone ran at `activated`; the rest is `ready`.
+  mutating func endActivation(at activated: UInt64) {
+    guard let last = entries.indices.last else { return }
+    end()
+    let ended = entries[last].endMicroseconds
+    let split = max(entries[last].beginMicroseconds, min(activated, ended))
+    entries[last].endMicroseconds = split
+    append(Entry(phase: .ready, beginMicroseconds: split, endMicroseconds: ended))
+  }
+}

@@ -1,0 +1,161 @@
+import Foundation
+import GuestWire
+
+extension ForkService {
+  /// Serves one guest's channel until it closes. Requests of one guest run side by side; the guest can have only so
+  /// many of them open.
+  func listen(to session: GuestSession) async {
+    for await event in session.events {
+      switch event {
+      case .request(let request, let message):
+        Task { await self.serve(message, request: request, from: session) }
+      case .cutOff(let reason):
+        cutOff(session, reason)
+      case .closed:
+        if guests[session.vm]?.session === session { guests[session.vm]?.session = nil }
+      }
+    }
+  }
+
+  private func cutOff(_ session: GuestSession, _ reason: String) {
+    guard guests[session.vm]?.session === session, guests[session.vm]?.cutOff == nil else { return }
+    guests[session.vm]?.cutOff = reason
+    guests[session.vm]?.session = nil
+    session.close()
+    log.warning("the agent of \(session.vm) was cut off: \(reason)")
+  }
+
+  private enum GuestFault: Error {
+    /// The request is refused, the guest's program learns the errno.
+    case errno(Int32, String)
+    /// No honest agent sends this.
+    case lie(String)
+  }
+
+  private func serve(_ message: GuestMessage, request: UInt32, from session: GuestSession) async {
+    let vm = session.vm
+    do {
+      switch message {
+      case .requestTicket(let count, let hierarchical):
+        let ticket = try await grant(vm, request, Int(count), hierarchical)
+        session.answer(request, .ticketGranted(ticket: ticket.id, granted: UInt32(ticket.granted)))
+      case .clone(let id):
+        let ticket = try ownTicket(id, vm)
+        let granted = UInt32(ticket.granted)
+        if ticket.state == .cloned || ticket.state == .cloning, isRepeated(vm) {
+          session.answer(request, .cloned(vmid: 0, granted: granted))
+          return
+        }
+        var told = false
+        _ = try await fork(ticket: id, cloneRequest: request, report: { _ in }) {
+          told = true
+          session.answer(request, .cloned(vmid: 0, granted: granted))
+        }
+        if !told { session.answer(request, .cloned(vmid: 0, granted: granted)) }
+      case .checkpoint:
+        var log = PhaseLog()
+        let snapshot = try await createSnapshot(of: vm, id: nil, checkpointRequest: request, log: &log)
+        session.answer(request, .checkpointed(snapshot: snapshot.id))
+      case .createClones(let snapshotID, let id):
+        _ = try ownTicket(id, vm)
+        guard let snapshot = snapshots[snapshotID], snapshot.parent == vm else {
+          throw GuestFault.errno(ENOENT, "there is no checkpoint \(snapshotID)")
+        }
+        _ = try await clone(snapshot: snapshot, ticket: id, report: { _ in })
+        session.answer(request, .done)
+      case .exit(let vmid, let status, let result):
+        try await exit(vm, Int(vmid), Int(status), result)
+        session.answer(request, .done)
+      case .join(let id, let milliseconds):
+        _ = try ownTicket(id, vm)
+        let deadline = milliseconds < 0 ? nil : ContinuousClock.now + .milliseconds(milliseconds)
+        guard let exits = try await join(ticket: id, deadline: deadline, report: { _ in }) else {
+          throw GuestFault.errno(ETIMEDOUT, "the time-out is over and clones still run")
+        }
+        for exit in exits { session.answer(request, .joinStatus(exit.wire)) }
+        session.answer(request, .done)
+      case .kill(let id):
+        _ = try ownTicket(id, vm)
+        try await kill(ticket: id, reason: "killed by sf_kill")
+        session.answer(request, .done)
+      case .cancel:
+        break  // the asker has gone; what it asked for ends with its ticket
+      default:
+        throw GuestFault.lie("a message that only the host sends (\(message.type))")
+      }
+    } catch GuestFault.errno(let number, let text) {
+      session.answer(request, .failed(errno: number, message: text))
+    } catch GuestFault.lie(let text) {
+      cutOff(session, text)
+    } catch {
+      let error = ForkError.wrap("\(vm)", error)
+      session.answer(request, .failed(errno: error.errno, message: error.message))
+    }
+  }
+
+  /// Whether this guest may be repeating requests that an earlier daemon had begun to answer.
+  private func isRepeated(_ vm: String) -> Bool { guests[vm]?.knownTickets == nil }
+
+  private func grant(_ vm: String, _ request: UInt32, _ count: Int, _ hierarchical: Bool) async throws -> TicketRecord {
+    if let earlier = tickets.values.first(where: {
+      $0.record.parent == vm && $0.record.guestRequest == Int64(request) && isRepeated(vm)
+    }) {
+      return earlier.record
+    }
+    guard (1...Self.ticketLimit).contains(count) else {
+      throw GuestFault.errno(EINVAL, "a ticket is for 1 to \(Self.ticketLimit) clones")
+    }
+    return try await requestTicket(
+      of: source(vm: vm), count: count, hierarchical: hierarchical, owner: .guest,
+      guestRequest: Int64(request), report: { _ in })
+  }
+
+  /// The ticket, if it is this VM's. An agent gives out only tickets it was given, so one that was never given to it
+  /// is a lie; one that was and has ended is a program's mistake.
+  private func ownTicket(_ id: String, _ vm: String) throws -> TicketRecord {
+    if let ticket = tickets[id]?.record, ticket.parent == vm { return ticket }
+    guard let known = guests[vm]?.knownTickets, !known.contains(id), !isInherited(id, vm) else {
+      throw GuestFault.errno(ENOENT, "there is no ticket \(id); it may have been joined already")
+    }
+    throw GuestFault.lie("a forged ticket")
+  }
+
+  /// A clone's memory holds the tickets of those it descends from.
+  private func isInherited(_ id: String, _ vm: String) -> Bool {
+    guests.values.contains { vm.hasPrefix($0.record.name + ".") && ($0.knownTickets?.contains(id) ?? true) }
+  }
+
+  private func exit(_ vm: String, _ vmid: Int, _ status: Int, _ result: [UInt8]) async throws {
+    guard let record = guests[vm]?.record else { return }
+    guard record.role == .clone else { throw GuestFault.errno(EPERM, "only a clone can exit") }
+    guard (record.vmid..<record.vmid + record.processes).contains(vmid) else {
+      throw GuestFault.lie("an exit of vmid \(vmid), which is not its own")
+    }
+    await exited(vm, vmid: vmid, status: status, result: result)
+  }
+}
+
+extension ForkError {
+  /// What a guest's program sees.
+  var errno: Int32 {
+    switch code {
+    case .invalid: EINVAL
+    case .notFound: ENOENT
+    case .refused: EAGAIN
+    case .exists: EEXIST
+    case .failed: EIO
+    }
+  }
+}
+
+extension ExitRecord {
+  var wire: GuestMessage.JoinStatus {
+    let how: GuestMessage.JoinStatus.How =
+      switch self.how {
+      case .exited: .exited
+      case .killed: .killed
+      case .lost: .lost
+      }
+    return .init(vmid: UInt32(vmid), how: how, status: Int32(truncatingIfNeeded: status), result: result, reason: reason)
+  }
+}

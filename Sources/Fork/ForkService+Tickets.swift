@@ -1,0 +1,282 @@
+import Foundation
+import GuestWire
+
+extension ForkService {
+  static let ticketLimit = 1024
+
+  /// What clones are made of: a VM that runs, or a kept snapshot.
+  struct CloneSource: Sendable {
+    var parent: String
+    var memoryBytes: Int64
+    var vcpus: Int
+    var image: String
+    var commandLine: String
+  }
+
+  func source(vm name: String) throws(ForkError) -> CloneSource {
+    let record = try guest(name).record
+    guard record.state == .running else {
+      throw ForkError(.refused, "cannot fork \(name): it is \(record.state.rawValue). Wait until it runs.")
+    }
+    return CloneSource(
+      parent: name, memoryBytes: record.memoryBytes, vcpus: record.vcpus, image: record.image,
+      commandLine: record.commandLine)
+  }
+
+  /// Reserves clones and starts their slots: paused VMs that wait for a device state. This takes the slow part (a
+  /// libvirt create) out of the fork, which is why the API has two calls.
+  ///
+  /// On return every slot of the ticket is warm. Throws `.refused` if not one clone could be had.
+  func requestTicket(
+    of source: CloneSource, count: Int, hierarchical: Bool, owner: TicketRecord.Owner,
+    guestRequest: Int64? = nil, report: Report
+  ) async throws -> TicketRecord {
+    let what = "cannot fork \(source.parent)"
+    guard (1...Self.ticketLimit).contains(count) else {
+      throw ForkError(.invalid, "\(what): \(count) clones. Ask for 1 to \(Self.ticketLimit).")
+    }
+    let start = monotonicMicroseconds()
+    let processes = hierarchical ? source.vcpus : 1
+    let machinesWanted = (count + processes - 1) / processes
+    let machines = try resources.place(
+      count: machinesWanted,
+      of: CloneShape(parent: source.parent, memoryBytes: UInt64(source.memoryBytes), vcpus: source.vcpus),
+      load: hostLoad())
+    let id = "t-" + Self.randomHex(8)
+    tickets[id] = Reservation(
+      record: TicketRecord(
+        id: id, parent: source.parent, owner: owner, guestRequest: guestRequest, hierarchical: hierarchical,
+        requested: count, granted: min(count, machines * processes), state: .granting, snapshot: nil,
+        createdUnix: Self.unixNow()))
+    guests[source.parent]?.knownTickets?.insert(id)
+    let names = reserveNames(source: source, ticket: id, count: count, machines: machines, processes: processes)
+    await saveTicket(id)
+    for name in names { await save(name) }
+
+    let failures = await startSlots(names, report: report)
+    for name in failures.keys { await discard(name) }
+    guard tickets[id] != nil else { throw ForkError(.failed, "\(what): its ticket was ended meanwhile. Ask again.") }
+    let warm = names.filter { failures[$0] == nil && guests[$0] != nil }
+    guard !warm.isEmpty else {
+      await removeTicket(id)
+      throw ForkError.wrap(what, failures.values.first ?? ForkError(.failed, "\(what): its slots ended."))
+    }
+    renumber(warm, count: count, processes: processes)
+    tickets[id]?.record.granted = warm.reduce(0) { $0 + (guests[$1]?.record.processes ?? 0) }
+    tickets[id]?.record.state = .granted
+    tickets[id]?.record.ticketMicroseconds = Int64(monotonicMicroseconds() - start)
+    await saveTicket(id)
+    for name in warm { await save(name) }
+    for (name, error) in failures { log.warning("slot \(name) did not start: \(error)") }
+    expire(id, after: .seconds(600))
+    guard let record = tickets[id]?.record else {
+      throw ForkError(.failed, "\(what): its ticket was ended meanwhile. Ask again.")
+    }
+    return record
+  }
+
+  /// A ticket that nobody uses gives its slots back.
+  private func expire(_ id: String, after time: Duration) {
+    Task {
+      try? await Task.sleep(for: time)
+      guard tickets[id]?.record.state == .granted else { return }
+      log.notice("ticket \(id) was not used within \(time); its slots are ended")
+      await removeTicket(id)
+    }
+  }
+
+  /// Memory promised to slots that have not been activated: the host's free memory does not show it yet.
+  func hostLoad() -> HostLoad {
+    var load = HostLoad(hostName: configuration.hostName, reservedBytes: 0, vcpusInUse: 0)
+    for guest in guests.values where guest.record.state != .ended {
+      load.vcpusInUse += guest.record.vcpus
+      if guest.record.role == .slot {
+        load.reservedBytes += EmbeddedResourceManager.reservation(memoryBytes: UInt64(guest.record.memoryBytes))
+      }
+    }
+    return load
+  }
+
+  /// `dev.1` for vmid 1 and so on; the next free numbers while an earlier ticket's clones hold those.
+  private func reserveNames(
+    source: CloneSource, ticket: String, count: Int, machines: Int, processes: Int
+  ) -> [String] {
+    var names: [String] = []
+    var number = 0
+    for index in 0..<machines {
+      repeat { number += 1 } while guests["\(source.parent).\(number)"] != nil
+      let name = "\(source.parent).\(number)"
+      let first = index * processes + 1
+      guests[name] = Guest(
+        record: VMRecord(
+          name: name, uuid: UUID().uuidString.lowercased(), role: .slot, state: .starting, vmid: first,
+          processes: min(processes, count - first + 1), ticket: ticket, image: source.image,
+          memoryBytes: source.memoryBytes, vcpus: source.vcpus, commandLine: source.commandLine,
+          generationID: UUID().uuidString.lowercased(), shimToken: Self.randomHex(32),
+          epoch: Int64.random(in: 1...Int64.max), cpuLimitPercent: 0, createdUnix: Self.unixNow()))
+      names.append(name)
+    }
+    return names
+  }
+
+  /// vmids have no gaps, also when a slot failed to start.
+  private func renumber(_ names: [String], count: Int, processes: Int) {
+    var next = 1
+    for name in names {
+      guests[name]?.record.vmid = next
+      guests[name]?.record.processes = min(processes, count - next + 1)
+      next += processes
+    }
+  }
+
+  /// Starts the slots a few at a time; answers those that failed, with the reason.
+  private func startSlots(_ names: [String], report: Report) async -> [String: any Error] {
+    var failures: [String: any Error] = [:]
+    var queue = names[...]
+    var done = 0
+    await report(Progress(phase: "slots", done: 0, total: names.count, text: "starting slots"))
+    await withTaskGroup(of: (String, (any Error)?).self) { group in
+      func addNext() {
+        guard let name = queue.popFirst() else { return }
+        group.addTask { (name, await self.startSlot(name)) }
+      }
+      for _ in 0..<4 { addNext() }
+      for await (name, error) in group {
+        if let error { failures[name] = error }
+        done += 1
+        await report(Progress(phase: "slots", done: done, total: names.count, text: "starting slots"))
+        addNext()
+      }
+    }
+    return failures
+  }
+
+  /// A slot is connected to before it is activated, or the guest's reads of its port return 0 in a loop.
+  private func startSlot(_ name: String) async -> (any Error)? {
+    do {
+      guard let record = guests[name]?.record else { throw CancellationError() }
+      try await launch(record, what: "cannot start slot \(name)")
+      _ = try await connect(name)
+      guests[name]?.record.state = .warm
+      await save(name)
+      return nil
+    } catch {
+      return error
+    }
+  }
+
+  // MARK: the ticket's end
+
+  /// The VMs of a ticket, by vmid.
+  func machines(of ticket: String) -> [VMRecord] {
+    guests.values.map(\.record).filter { $0.ticket == ticket }.sorted { $0.vmid < $1.vmid }
+  }
+
+  func isFinished(_ id: String) -> Bool {
+    guard let ticket = tickets[id], ticket.record.state == .cloned else { return false }
+    return ticket.exits.count >= ticket.record.granted
+      && !machines(of: id).contains { $0.state != .ended }
+  }
+
+  /// Waits until every clone of the ticket has exited, was killed or was lost, and takes the ticket away.
+  /// Nil: the time was over; the ticket stays.
+  func join(ticket id: String, deadline: ContinuousClock.Instant?, report: Report) async throws -> [ExitRecord]? {
+    guard let ticket = tickets[id] else { throw unknownTicket(id) }
+    guard ticket.record.state == .cloned || ticket.record.state == .cloning else {
+      throw ForkError(.refused, "cannot join \(id): nothing was cloned with it yet. Clone first.")
+    }
+    var told = -1
+    while !isFinished(id) {
+      guard let ticket = tickets[id] else { throw unknownTicket(id) }
+      if ticket.exits.count != told {
+        told = ticket.exits.count
+        await report(Progress(phase: "join", done: told, total: ticket.record.granted, text: "waiting for clones"))
+        continue
+      }
+      if let deadline, ContinuousClock.now >= deadline { return nil }
+      try Task.checkCancellation()
+      await waitForChange(of: id, until: deadline)
+    }
+    let exits = tickets[id]?.exits.values.sorted { $0.vmid < $1.vmid } ?? []
+    await removeTicket(id)
+    return exits
+  }
+
+  func unknownTicket(_ id: String) -> ForkError {
+    ForkError(.notFound, "there is no ticket \(id). It may have been joined already; see sfctl ps.")
+  }
+
+  /// Ends all of a ticket's clones; they are reported as killed by a join that follows. Answers how many it ended.
+  @discardableResult
+  func kill(ticket id: String, reason: String) async throws -> Int {
+    guard let ticket = tickets[id] else { throw unknownTicket(id) }
+    if ticket.record.state == .granted || ticket.record.state == .granting {
+      let count = machines(of: id).count
+      await removeTicket(id)
+      return count
+    }
+    let alive = machines(of: id).filter { $0.state != .ended }
+    await withTaskGroup(of: Void.self) { group in
+      for record in alive {
+        group.addTask {
+          await self.completeSnapshots(of: record.name)
+          await self.endClone(record.name, .killed, reason: reason)
+        }
+      }
+    }
+    return alive.count
+  }
+
+  /// The ticket and all that it holds: slots not used, records of ended clones.
+  func removeTicket(_ id: String) async {
+    let unused = machines(of: id).filter { $0.state != .ended }
+    tickets[id] = nil
+    await withTaskGroup(of: Void.self) { group in
+      for record in unused { group.addTask { await self.discard(record.name) } }
+    }
+    for record in machines(of: id) { guests[record.name] = nil }
+    await persist("the end of ticket \(id)") { try await self.store.delete(ticket: id) }
+    changed(id)
+    await removeUnusedSnapshots()
+  }
+
+  /// After a fork that failed before its fork point: the ticket is of no use to a command that ends.
+  func removeUnusedTicket(_ id: String) async {
+    guard let ticket = tickets[id] else { return }
+    if ticket.record.state != .cloned || machines(of: id).allSatisfy({ $0.state == .ended }) { await removeTicket(id) }
+  }
+
+  // MARK: waiting for a change
+
+  /// Returns when the ticket has changed, the deadline is over, or the task is cancelled.
+  private func waitForChange(of ticket: String, until deadline: ContinuousClock.Instant?) async {
+    nextWatcher += 1
+    let key = nextWatcher
+    let timer = deadline.map { deadline in
+      Task {
+        try? await Task.sleep(until: deadline, clock: .continuous)
+        self.wakeWatcher(key)
+      }
+    }
+    await withTaskCancellationHandler {
+      await withCheckedContinuation { continuation in
+        if Task.isCancelled {
+          continuation.resume()
+        } else {
+          watchers[key] = (ticket, continuation)
+        }
+      }
+    } onCancel: {
+      Task { await self.wakeWatcher(key) }
+    }
+    timer?.cancel()
+  }
+
+  private func wakeWatcher(_ key: UInt64) {
+    watchers.removeValue(forKey: key)?.continuation.resume()
+  }
+
+  func changed(_ ticket: String) {
+    for (key, watcher) in watchers where watcher.ticket == ticket { wakeWatcher(key) }
+  }
+}

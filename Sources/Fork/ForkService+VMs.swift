@@ -1,0 +1,216 @@
+import Foundation
+import GuestWire
+import Hypervisor
+import Memtap
+
+extension ForkService {
+  package struct StartRequest: Sendable {
+    package var name: String
+    package var imageDirectory: String
+    package var memoryBytes: UInt64
+    package var vcpus: Int
+    package var cpuLimitPercent: Int
+  }
+
+  /// Starts a device VM. On return its agent has answered; on failure nothing of it is left.
+  package func startVM(_ request: StartRequest, report: Report) async throws -> VMRecord {
+    let what = "cannot start \(request.name)"
+    try checkName(request.name)
+    if let existing = guests[request.name], existing.record.state != .ended {
+      throw ForkError(.exists, "\(what): a VM of that name exists. Choose another, or end it with sfctl vm destroy \(request.name).")
+    }
+    guard (1...64).contains(request.vcpus) else {
+      throw ForkError(.invalid, "\(what): \(request.vcpus) virtual CPUs. Ask for 1 to 64.")
+    }
+    let image = try GuestImage.read(request.imageDirectory, what: what)
+    if request.memoryBytes < image.minimumMemoryBytes || request.memoryBytes % 4096 != 0 {
+      throw ForkError(
+        .invalid,
+        "\(what): image \(image.name) needs at least \(byteText(image.minimumMemoryBytes)), in whole pages of 4 KiB. Ask for more with --memory.")
+    }
+    let available = HostMemory.read().available
+    if request.memoryBytes + EmbeddedResourceManager.qemuBytes > available {
+      throw ForkError(
+        .refused,
+        "\(what): host \(configuration.hostName) has \(byteText(available)) free and the VM needs \(byteText(request.memoryBytes)). Free memory or ask for less with --memory.")
+    }
+    let record = VMRecord(
+      name: request.name, uuid: UUID().uuidString.lowercased(), role: .parent, state: .starting, vmid: 0,
+      processes: 1, image: image.name, memoryBytes: Int64(request.memoryBytes), vcpus: request.vcpus,
+      kernelPath: image.kernelPath, initrdPath: image.initrdPath, commandLine: image.commandLine,
+      generationID: UUID().uuidString.lowercased(), shimToken: Self.randomHex(32),
+      epoch: Int64.random(in: 1...Int64.max), cpuLimitPercent: request.cpuLimitPercent,
+      createdUnix: Self.unixNow())
+    guests[record.name] = Guest(record: record)
+    await save(record.name)
+    do {
+      await report(Progress(phase: "boot", done: 0, total: 1, text: "starting \(record.name)"))
+      try await launch(record, what: what)
+      await report(Progress(phase: "boot", done: 0, total: 1, text: "waiting for its agent"))
+      let session = try await connect(record.name)
+      let welcome = try await session.hello(
+        session: UInt64.random(in: 1...UInt64.max), epoch: UInt64(record.epoch),
+        hostTimeNanoseconds: Self.wallClockNanoseconds(), timeoutSeconds: 180)
+      log.info("\(record.name) runs", metadata: [
+        "agent": "\(welcome.agentVersion)", "kernel": "\(welcome.kernelRelease)",
+      ])
+    } catch {
+      let tail = consoleTail(record.name)
+      await discard(record.name)
+      guard let error = error as? GuestError else { throw ForkError.wrap(what, error) }
+      throw ForkError(
+        .failed, "\(what): \(error)\(tail.isEmpty ? "" : "; its console ended with: \(tail)"). Check the image.")
+    }
+    guard guests[record.name] != nil else {
+      throw ForkError(.failed, "\(what): it ended while it started. See \(configuration.consoleLogPath(record.name)).")
+    }
+    guests[record.name]?.record.state = .running
+    await save(record.name)
+    return guests[record.name]?.record ?? record
+  }
+
+  /// Stops a device VM or a clone. An orderly end (`destroy` false) waits `timeoutSeconds` for the guest, then ends it.
+  /// Clones of it live on: what they lack is copied from it first.
+  package func stopVM(_ name: String, destroy: Bool, timeoutSeconds: Int) async throws {
+    let guest = try guest(name)
+    await completeSnapshots(of: name)
+    if !destroy, let session = guest.session, guest.record.state == .running {
+      session.shutdown()
+      let deadline = ContinuousClock.now + .seconds(timeoutSeconds > 0 ? timeoutSeconds : 30)
+      while ContinuousClock.now < deadline, isAlive(name) {
+        try await Task.sleep(for: .milliseconds(20))
+      }
+    }
+    if guest.record.role == .parent {
+      await parentEnded(name, cause: "was \(destroy ? "destroyed" : "stopped")")
+    } else {
+      await endClone(name, .killed, reason: "ended by sfctl vm \(destroy ? "destroy" : "stop")")
+    }
+  }
+
+  func isAlive(_ name: String) -> Bool {
+    guard let record = guests[name]?.record else { return false }
+    return record.state != .ended
+  }
+
+  // MARK: steps shared by parents and slots
+
+  func checkName(_ name: String) throws(ForkError) {
+    let good = name.wholeMatch(of: /[A-Za-z0-9][A-Za-z0-9_-]{0,31}/) != nil
+    if !good {
+      throw ForkError(
+        .invalid,
+        "\"\(name)\" is no name: letters, digits, - and _, at most 32, the first a letter or digit. Choose another.")
+    }
+  }
+
+  /// The domain runs (or waits, of a slot), and its RAM shim has reported to the pager.
+  func launch(_ record: VMRecord, what: String) async throws {
+    try FileManager.default.createDirectory(
+      atPath: configuration.vmDirectory(record.name), withIntermediateDirectories: true)
+    let spec = try machineSpec(record)
+    let token = record.shimToken
+    let name = record.name
+    let ramBytes = UInt64(record.memoryBytes)
+    try await memtap.run { try $0.expect(vm: name, token: token, ramBytes: ramBytes) }
+    _ = try await withHypervisor { try $0.start(spec) }
+    try await memtap.run { try $0.waitForShim(vm: name, timeoutMilliseconds: 10_000) }
+  }
+
+  private func machineSpec(_ record: VMRecord) throws(ForkError) -> MachineSpec {
+    MachineSpec(
+      name: record.name, uuid: record.uuid, role: record.role == .parent ? .parent : .slot,
+      memoryBytes: UInt64(record.memoryBytes), vcpus: record.vcpus,
+      kernelPath: record.role == .parent ? record.kernelPath : nil,
+      initrdPath: record.role == .parent ? record.initrdPath : nil,
+      kernelCommandLine: record.commandLine, generationID: record.generationID,
+      agentSocketPath: configuration.agentSocketPath(record.name),
+      consoleLogPath: configuration.consoleLogPath(record.name),
+      environment: [
+        "LD_PRELOAD": try configuration.shimLibraryPath(),
+        "SNOWFORK_SHIM_SOCKET": configuration.shimSocketPath,
+        "SNOWFORK_SHIM_TOKEN": record.shimToken,
+        "SNOWFORK_SHIM_RAM_DIR": configuration.ramDirectory,
+      ], cpuLimitPercent: record.cpuLimitPercent)
+  }
+
+  /// Connects to the VM's agent port and listens.
+  func connect(_ name: String) async throws -> GuestSession {
+    guard let record = guests[name]?.record else { throw GuestError.notConnected }
+    let session = try await GuestSession.connect(
+      vm: name, socketPath: configuration.agentSocketPath(name), epoch: UInt64(record.epoch), on: loops)
+    guests[name]?.session?.close()
+    guests[name]?.session = session
+    Task { await self.listen(to: session) }
+    return session
+  }
+
+  /// Takes back whatever `launch` and `connect` did, after any of their steps, and forgets the VM.
+  func discard(_ name: String) async {
+    await tearDown(name)
+    guests[name] = nil
+    await persist("the end of VM \(name)") { try await self.store.delete(vm: name) }
+  }
+
+  /// On return no domain, process, file or pager region of the VM is left. Safe after any step, and twice.
+  func tearDown(_ name: String) async {
+    guests[name]?.session?.close()
+    guests[name]?.session = nil
+    do {
+      try await withHypervisor { try $0.destroy(name) }
+    } catch {
+      log.error("cannot end the domain of \(name): \(error)")
+    }
+    do {
+      try await memtap.run { try $0.forget(vm: name) }
+    } catch {
+      log.error("the pager cannot forget \(name): \(error)")
+    }
+    try? FileManager.default.removeItem(atPath: configuration.vmDirectory(name))
+    try? FileManager.default.removeItem(atPath: configuration.consoleLogPath(name))
+  }
+
+  /// The last line that the guest wrote to its console.
+  private func consoleTail(_ name: String) -> String {
+    guard let data = FileManager.default.contents(atPath: configuration.consoleLogPath(name)) else { return "" }
+    let text = String(decoding: data.suffix(512), as: UTF8.self)
+    return text.split(whereSeparator: \.isNewline).last.map { $0.trimmingCharacters(in: .whitespaces) } ?? ""
+  }
+}
+
+/// What `images/build` leaves in an image's directory.
+struct GuestImage: Sendable {
+  var name: String
+  var kernelPath: String
+  var initrdPath: String
+  var commandLine: String
+  var minimumMemoryBytes: UInt64
+
+  private struct File: Decodable {
+    var name: String
+    var command_line: String
+    var minimum_memory_bytes: UInt64
+  }
+
+  static func read(_ directory: String, what: String) throws(ForkError) -> GuestImage {
+    guard let data = FileManager.default.contents(atPath: directory + "/image.json") else {
+      let name = (directory as NSString).lastPathComponent
+      throw ForkError(
+        .failed,
+        "\(what): there is no image in \(directory). Make it with sfctl image build \(name), or name another with --image.")
+    }
+    let file: File
+    do {
+      file = try JSONDecoder().decode(File.self, from: data)
+    } catch {
+      throw ForkError(.failed, "\(what): \(directory)/image.json does not read as an image. Make the image again.")
+    }
+    let image = GuestImage(
+      name: file.name, kernelPath: directory + "/vmlinuz", initrdPath: directory + "/initrd",
+      commandLine: file.command_line, minimumMemoryBytes: file.minimum_memory_bytes)
+    for path in [image.kernelPath, image.initrdPath] where !FileManager.default.fileExists(atPath: path) {
+      throw ForkError(.failed, "\(what): \(path) is missing. Make the image again.")
+    }
+    return image
+  }
+}

@@ -1,0 +1,118 @@
+import Foundation
+import Memtap
+import Wire
+
+/// What `sfctl ps` and `stats` show.
+extension ForkService {
+  package struct VMView: Sendable {
+    var record: VMRecord
+    var pid: Int32
+    var presentBytes: UInt64
+    var privateBytes: UInt64
+  }
+
+  /// All VMs by name; those that have ended only on demand.
+  func vms(includingEnded: Bool) async throws -> [VMView] {
+    let machines = try await withHypervisor { try $0.machines() }
+    let pids = Dictionary(machines.map { ($0.name, $0.pid) }, uniquingKeysWith: { first, _ in first })
+    let records = guests.values.map(\.record)
+      .filter { includingEnded || $0.state != .ended }
+      .sorted { $0.name.localizedStandardCompare($1.name) == .orderedAscending }
+    let memoryDirectory = configuration.memoryDirectory
+    return try await workers.run {
+      records.map { record in
+        let pid = pids[record.name] ?? 0
+        let memory = GuestResidency.read(pid: pid, ramBytes: UInt64(record.memoryBytes), below: memoryDirectory)
+        return VMView(
+          record: record, pid: pid, presentBytes: memory.presentBytes, privateBytes: memory.privateBytes)
+      }
+    }
+  }
+
+  package struct SnapshotView: Sendable {
+    var record: SnapshotRecord
+    var clones: Int
+    var presentBytes: UInt64
+  }
+
+  func snapshotViews() async throws -> [SnapshotView] {
+    let counters = try await memtap.run { try $0.statistics().snapshots }
+    let present = Dictionary(counters.map { ($0.snapshot, $0.pagesPresent) }, uniquingKeysWith: { first, _ in first })
+    return snapshots.values.sorted { $0.createdUnix < $1.createdUnix }.map {
+      SnapshotView(record: $0, clones: liveClones(of: $0.id).count, presentBytes: (present[$0.id] ?? 0) * 4096)
+    }
+  }
+
+  func ticketViews() -> [Snowfork_V1_Ticket] {
+    tickets.values.sorted { $0.record.createdUnix < $1.record.createdUnix }.map { ticket in
+      .with {
+        $0.ticket = ticket.record.id
+        $0.parent = ticket.record.parent
+        $0.snapshot = ticket.record.snapshot ?? ""
+        $0.state = isFinished(ticket.record.id) ? "finished" : ticket.record.state.rawValue
+        $0.requested = UInt32(ticket.record.requested)
+        $0.granted = UInt32(ticket.record.granted)
+        $0.alive = UInt32(machines(of: ticket.record.id).count { $0.state != .ended })
+      }
+    }
+  }
+
+  func runningCount() -> Int { guests.values.count { $0.record.state != .ended } }
+
+  enum StatisticsTarget: Sendable {
+    case vm(MemtapStatistics.VMCounters, MemtapStatistics.SnapshotCounters?)
+    case snapshot(MemtapStatistics.SnapshotCounters)
+    case ticket(String, [MemtapStatistics.VMCounters], MemtapStatistics.SnapshotCounters?)
+  }
+
+  /// The counters of a clone, a snapshot or a ticket; of an empty target, of every clone and snapshot.
+  func statistics(of target: String) async throws -> [StatisticsTarget] {
+    let all = try await memtap.run { try $0.statistics() }
+    func snapshotCounters(_ id: String?) -> MemtapStatistics.SnapshotCounters? {
+      all.snapshots.first { $0.snapshot == id }
+    }
+    if target.isEmpty {
+      return all.vms.filter { guests[$0.vm]?.record.role != .slot }.map { .vm($0, snapshotCounters($0.snapshot)) }
+        + all.snapshots.map { .snapshot($0) }
+    }
+    if let vm = all.vms.first(where: { $0.vm == target }) { return [.vm(vm, snapshotCounters(vm.snapshot))] }
+    if let snapshot = snapshotCounters(target) { return [.snapshot(snapshot)] }
+    if let ticket = tickets[target]?.record {
+      let names = Set(machines(of: target).map(\.name))
+      return [.ticket(target, all.vms.filter { names.contains($0.vm) }, snapshotCounters(ticket.snapshot))]
+    }
+    throw ForkError(.notFound, "there is no VM, ticket or snapshot named \(target). See sfctl ps.")
+  }
+}
+
+/// How much of a guest's RAM a QEMU has in memory, from /proc/PID/smaps (proc(5)).
+struct GuestResidency: Sendable {
+  /// Mapped, shared pages too.
+  var presentBytes: UInt64 = 0
+  /// Written by this VM: no other VM shares them.
+  var privateBytes: UInt64 = 0
+
+  static func read(pid: Int32, ramBytes: UInt64, below directory: String) -> GuestResidency {
+    guard pid > 0, let text = try? String(contentsOfFile: "/proc/\(pid)/smaps", encoding: .utf8) else {
+      return GuestResidency()
+    }
+    return parse(text, ramBytes: ramBytes, below: directory)
+  }
+
+  static func parse(_ smaps: String, ramBytes: UInt64, below directory: String) -> GuestResidency {
+    var result = GuestResidency()
+    var isGuestRAM = false
+    for line in smaps.split(separator: "\n") {
+      guard let word = line.split(separator: " ", maxSplits: 1).first else { continue }
+      if !word.hasSuffix(":") {
+        isGuestRAM = line.contains(directory + "/")
+      } else if isGuestRAM {
+        let words = line.split(separator: " ")
+        guard words.count >= 2, let kibibytes = UInt64(words[1]) else { continue }
+        if word == "Rss:" { result.presentBytes += kibibytes << 10 }
+        if word == "Anonymous:" { result.privateBytes += kibibytes << 10 }
+      }
+    }
+    return result
+  }
+}

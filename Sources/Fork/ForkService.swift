@@ -1,0 +1,127 @@
+import Foundation
+import GuestWire
+import Hypervisor
+import LinuxSystem
+import Logging
+import Memtap
+import NIOPosix
+
+/// The VM-fork service of one host: tickets, the phases of a fork, and the life of clones.
+///
+/// The actor holds the state; whatever blocks (libvirt, the pager) runs on `workers`. Its files: `+VMs` starts and
+/// stops, `+Tickets` grants and joins, `+Fork` forks, `+Snapshots` keeps fork points, `+Ends` ends clones,
+/// `+Guests` answers programs in guests, `+Adoption` takes over from a daemon that died, `+Views` reports.
+package actor ForkService {
+  let configuration: Configuration
+  let store: Store
+  let hypervisor: any Hypervisor
+  let memtap: MemtapSupervisor
+  let resources: any ResourceManager
+  let loops: MultiThreadedEventLoopGroup
+  let workers = WorkerThreads(name: "sfd-work", limit: 16)
+  let log: Logger
+
+  /// A VM and the connection to its agent.
+  struct Guest {
+    var record: VMRecord
+    var session: GuestSession?
+    /// Why its agent is no longer listened to.
+    var cutOff: String?
+    /// Tickets it was given, so that a forged one can be told from one that has been joined. Nil after an adoption:
+    /// an earlier daemon may have given more.
+    var knownTickets: Set<String>? = []
+  }
+
+  struct Reservation {
+    var record: TicketRecord
+    var exits: [Int: ExitRecord] = [:]
+  }
+
+  var guests: [String: Guest] = [:]
+  var tickets: [String: Reservation] = [:]
+  var snapshots: [String: SnapshotRecord] = [:]
+  var turns = Turns()
+  /// Called when a ticket has changed; see `waitForChange`.
+  var watchers: [UInt64: (ticket: String, continuation: CheckedContinuation<Void, Never>)] = [:]
+  var nextWatcher: UInt64 = 0
+
+  init(
+    configuration: Configuration, store: Store, hypervisor: any Hypervisor, memtap: MemtapSupervisor,
+    resources: any ResourceManager, loops: MultiThreadedEventLoopGroup, log: Logger
+  ) {
+    self.configuration = configuration
+    self.store = store
+    self.hypervisor = hypervisor
+    self.memtap = memtap
+    self.resources = resources
+    self.loops = loops
+    self.log = log
+  }
+
+  /// Told to the user as it happens: phase, how many done, of how many, text.
+  package struct Progress: Sendable {
+    package var phase: String
+    package var done: Int
+    package var total: Int
+    package var text: String
+  }
+  package typealias Report = @Sendable (Progress) async -> Void
+
+  // MARK: look-ups with the user's sentence
+
+  func guest(_ name: String) throws(ForkError) -> Guest {
+    guard let guest = guests[name], guest.record.state != .ended else {
+      throw ForkError(.notFound, "there is no VM named \(name). See sfctl ps.")
+    }
+    return guest
+  }
+
+  func session(_ name: String) throws(ForkError) -> GuestSession {
+    let guest = try guest(name)
+    if let reason = guest.cutOff {
+      throw ForkError(.failed, "cannot reach the agent of \(name): it was cut off: \(reason). Start the VM anew.")
+    }
+    guard let session = guest.session, guest.record.state == .running else {
+      throw ForkError(.refused, "cannot reach the agent of \(name): the VM is \(guest.record.state.rawValue). Wait for it to run.")
+    }
+    return session
+  }
+
+  func save(_ name: String) async {
+    guard let record = guests[name]?.record else { return }
+    await persist("VM \(name)") { try await self.store.save(record) }
+  }
+
+  func saveTicket(_ id: String) async {
+    guard let record = tickets[id]?.record else { return }
+    await persist("ticket \(id)") { try await self.store.save(record) }
+  }
+
+  /// The database is what a successor knows: failing to write it is loud, but what runs goes on.
+  func persist(_ what: String, _ body: () async throws -> Void) async {
+    do { try await body() } catch { log.error("cannot record \(what): \(error)") }
+  }
+
+  // MARK: blocking work
+
+  func withHypervisor<T: Sendable>(_ body: @escaping @Sendable (any Hypervisor) throws -> T) async throws -> T {
+    let hypervisor = hypervisor
+    return try await workers.run { try body(hypervisor) }
+  }
+
+  static func randomHex(_ bytes: Int) -> String {
+    var generator = SystemRandomNumberGenerator()
+    return (0..<bytes).map { _ in
+      let byte = UInt8.random(in: 0...255, using: &generator)
+      return (byte < 16 ? "0" : "") + String(byte, radix: 16)
+    }.joined()
+  }
+
+  static func unixNow() -> Int64 { Int64(Date().timeIntervalSince1970) }
+
+  static func wallClockNanoseconds() -> UInt64 {
+    var time = timespec()
+    clock_gettime(CLOCK_REALTIME, &time)
+    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+  }
+}

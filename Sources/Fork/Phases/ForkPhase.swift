@@ -1,0 +1,48 @@
+import Dispatch
+
+/// The phases of a fork, in the order of docs/architecture.md.
+public enum ForkPhase: String, Sendable, CaseIterable {
+  /// The ticket's slots are started: outside `fork_us`.
+  case ticket
+  /// The parent's RAM is write-protected while it runs.
+  case arm
+  /// The agent finishes what it is sending and holds the rest back.
+  case prepare
+  /// The parent stands still within this one only.
+  case freeze
+  /// Device state and RAM layout become a descriptor.
+  case descriptor
+  /// Slots take the descriptor and run.
+  case activate
+  /// Clones take their identity and answer.
+  case ready
+}
+
+/// Begin and end of each phase, microseconds since the call.
+struct PhaseLog: Sendable {
+  struct Entry: Sendable {
+    var phase: ForkPhase
+    var beginMicroseconds: UInt64
+    var endMicroseconds: UInt64
+  }
+
+  private let start = monotonicMicroseconds()
+  private(set) var entries: [Entry] = []
+
+  var elapsedMicroseconds: UInt64 { monotonicMicroseconds() - start }
+
+  mutating func begin(_ phase: ForkPhase) {
+    let now = elapsedMicroseconds
+    entries.append(Entry(phase: phase, beginMicroseconds: now, endMicroseconds: now))
+  }
+
+  mutating func append(_ entry: Entry) { entries.append(entry) }
+
+  /// Ends the phase that began last.
+  mutating func end() {
+    guard !entries.isEmpty else { return }
+    entries[entries.count - 1].endMicroseconds = elapsedMicroseconds
+  }
+}
+
+func monotonicMicroseconds() -> UInt64 { DispatchTime.now().uptimeNanoseconds / 1000 }

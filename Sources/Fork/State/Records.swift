@@ -1,0 +1,99 @@
+import GRDB
+
+/// A VM that this daemon answers for, in all of its states. One row a VM; the row of a clone goes with its ticket.
+struct VMRecord: Codable, Sendable, FetchableRecord, PersistableRecord {
+  static let databaseTableName = "vm"
+
+  enum Role: String, Codable, Sendable { case parent, slot, clone }
+  /// ```
+  /// starting ──▶ warm (a slot) ──▶ activating ──▶ running ──▶ ended
+  ///     └────────────────────────────────────────▲      (an ended clone stays until its ticket is joined)
+  /// ```
+  enum State: String, Codable, Sendable { case starting, warm, activating, running, ended }
+
+  var name: String
+  var uuid: String
+  var role: Role
+  var state: State
+  /// 0 of a device VM. With hierarchical tickets vmid … vmid + processes − 1 live in the VM.
+  var vmid: Int
+  var processes: Int
+  var ticket: String?
+  /// What it was cloned from.
+  var snapshot: String?
+  var image: String
+  var memoryBytes: Int64
+  var vcpus: Int
+  var kernelPath: String?
+  var initrdPath: String?
+  var commandLine: String
+  var generationID: String
+  /// Proves to memtap that a shim is this VM's.
+  var shimToken: String
+  /// Messages of another epoch are dropped: a clone replays what was in flight at the fork.
+  var epoch: Int64
+  var cpuLimitPercent: Int
+  var createdUnix: Int64
+  var activateMicroseconds: Int64 = 0
+  var readyMicroseconds: Int64 = 0
+  /// Why it ended, of an ended one.
+  var how: String?
+  var reason: String?
+}
+
+/// A reservation for clones.
+struct TicketRecord: Codable, Sendable, FetchableRecord, PersistableRecord {
+  static let databaseTableName = "ticket"
+
+  enum State: String, Codable, Sendable { case granting, granted, cloning, cloned }
+  enum Owner: String, Codable, Sendable { case guest, operatorCommand }
+
+  var id: String
+  var parent: String
+  var owner: Owner
+  /// The request that asked for it, so that a request sent again after a daemon's death is not granted twice.
+  var guestRequest: Int64?
+  var hierarchical: Bool
+  var requested: Int
+  /// How many vmids.
+  var granted: Int
+  var state: State
+  var snapshot: String?
+  var createdUnix: Int64
+  var ticketMicroseconds: Int64 = 0
+}
+
+/// A fork point.
+struct SnapshotRecord: Codable, Sendable, FetchableRecord, PersistableRecord {
+  static let databaseTableName = "snapshot"
+
+  var id: String
+  var parent: String
+  /// Cloned until somebody removes it; else it goes with its last clone.
+  var kept: Bool
+  var image: String
+  var memoryBytes: Int64
+  var vcpus: Int
+  var commandLine: String
+  var descriptorBytes: Int64
+  var pauseMicroseconds: Int64
+  var createdUnix: Int64
+  /// The request of the process in sf_checkpoint_parent, which waits in every clone too. 0: none.
+  var checkpointRequest: Int64
+  /// Why it can not be cloned any more.
+  var lost: String?
+}
+
+/// How one vmid of a ticket ended.
+struct ExitRecord: Codable, Sendable, FetchableRecord, PersistableRecord {
+  static let databaseTableName = "exit"
+
+  enum How: String, Codable, Sendable { case exited, killed, lost }
+
+  var ticket: String
+  var vmid: Int
+  var how: How
+  var status: Int
+  var result: [UInt8]
+  var reason: String
+}

@@ -1,0 +1,26 @@
+/// Lets one fork of a parent go at a time; the others wait in order.
+///
+/// Orders: arm → commit of a parent against the next arm of the same one (Integration: two forks at once).
+struct Turns {
+  private var holders: Set<String> = []
+  private var waiting: [String: [CheckedContinuation<Void, Never>]] = [:]
+
+  /// True: it is the caller's turn at once.
+  mutating func take(_ key: String) -> Bool { holders.insert(key).inserted }
+
+  func isTaken(_ key: String) -> Bool { holders.contains(key) }
+
+  mutating func wait(_ key: String, _ continuation: CheckedContinuation<Void, Never>) {
+    waiting[key, default: []].append(continuation)
+  }
+
+  mutating func leave(_ key: String) {
+    guard var queue = waiting[key], !queue.isEmpty else {
+      holders.remove(key)
+      return
+    }
+    let next = queue.removeFirst()
+    waiting[key] = queue.isEmpty ? nil : queue
+    next.resume()
+  }
+}
