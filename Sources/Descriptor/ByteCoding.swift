@@ -42,7 +42,8 @@ struct ByteReader {
 
   private mutating func take(_ count: Int) throws(DescriptorError) -> UnsafeRawBufferPointer {
     guard count >= 0, count <= remaining else {
-      throw .truncated(expectedBytes: UInt64(offset) + UInt64(max(count, 0)), actualBytes: UInt64(buffer.count))
+      let end = UInt64(offset) + UInt64(max(count, 0))
+      throw .truncated(expectedBytes: end, actualBytes: UInt64(buffer.count))
     }
     defer { offset += count }
     return UnsafeRawBufferPointer(rebasing: buffer[offset..<(offset + count)])

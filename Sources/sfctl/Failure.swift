@@ -28,7 +28,8 @@ struct Failure: Error {
   private static func sentence(_ error: RPCError) -> String {
     // A transport error has a cause that says more than its message.
     if error.code == .unavailable, let cause = error.cause {
-      return "cannot reach the daemon: \(error.message) (\(cause)). Its log is \(RuntimePaths.fromEnvironment().daemonLog)."
+      let log = RuntimePaths.fromEnvironment().daemonLog
+      return "cannot reach the daemon: \(error.message) (\(cause)). Its log is \(log)."
     }
     return error.message.isEmpty ? "the daemon refused without a reason (\(error.code))." : error.message
   }

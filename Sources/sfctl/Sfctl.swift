@@ -68,7 +68,10 @@ struct Sfctl: AsyncParsableCommand {
 enum Usage {
   /// The reason without its full stop, and the command whose usage was shown (`sfctl vm start`).
   static func explain(_ message: String, full: String) -> (why: String, command: String) {
-    let why = message.split(separator: "\n").joined(separator: " ").trimmingSuffix { ".! ".contains($0) }
+    let text = message.split(separator: "\n").joined(separator: " ").trimmingSuffix { ".!? ".contains($0) }
+    // In the middle of our sentence; an acronym or an option stays as it is.
+    let why =
+      text.dropFirst().first?.isLowercase == true ? text.prefix(1).lowercased() + text.dropFirst() : text
     let usage = full.split(separator: "\n").first { $0.hasPrefix("Usage: ") }?.dropFirst(7) ?? "sfctl"
     let words = usage.split(separator: " ").prefix { word in
       word.allSatisfy { $0.isLetter || $0 == "-" } && !word.hasPrefix("-")

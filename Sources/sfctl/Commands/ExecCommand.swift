@@ -9,7 +9,8 @@ struct ExecCommand: AsyncParsableCommand {
 
   @Argument(help: "The VM's name.") var name: String
   @Option(help: "NAME=VALUE for the command's environment; may be given again.") var env: [String] = []
-  @Argument(parsing: .postTerminator, help: "The command and its arguments, after “--”.") var command: [String] = []
+  @Argument(parsing: .postTerminator, help: "The command and its arguments, after “--”.")
+  var command: [String] = []
 
   func validate() throws {
     guard !command.isEmpty else { throw ValidationError("a command is missing after “--”.") }

@@ -10,7 +10,8 @@ struct ForkCommand: AsyncParsableCommand {
   @Argument(help: "The VM to fork: a device VM or a clone.") var name: String
   @Option(name: .short, help: "How many clones.") var n: UInt32
   @Option(help: "A host to clone onto; may be given again.") var host: [String] = []
-  @Flag(help: "One process for each virtual CPU of a clone, each with an ID of its own.") var hierarchical = false
+  @Flag(help: "One process for each virtual CPU of a clone, each with an ID of its own.")
+  var hierarchical = false
   @OptionGroup var output: OutputOptions
 
   func validate() throws {

@@ -30,7 +30,7 @@ struct ImageBuildCommand: AsyncParsableCommand {
     }
     process.waitUntilExit()
     guard process.terminationStatus == 0 else {
-      throw Failure("cannot build image \(name): its recipe failed, see above (status \(process.terminationStatus)).")
+      throw Failure("cannot build image \(name): see its recipe's message above. Run “sfctl doctor”.")
     }
     let document = try ImageDocument(image)
     try output.show(document, text: "image \(name) is in \(image.path)")

@@ -4,7 +4,8 @@ import Wire
 
 struct ImageListCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "ls", abstract: "List the images that are built.", discussion: "EXAMPLE: sfctl image ls --json")
+    commandName: "ls", abstract: "List the images that are built.",
+    discussion: "EXAMPLE: sfctl image ls --json")
 
   @OptionGroup var output: OutputOptions
 

@@ -5,7 +5,8 @@ struct PSCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "ps", abstract: "List every VM on every host.", discussion: "EXAMPLE: sfctl ps --all")
 
-  @Flag(name: .shortAndLong, help: "Those that have ended too, as long as their ticket lives.") var all = false
+  @Flag(name: .shortAndLong, help: "Those that have ended too, as long as their ticket lives.")
+  var all = false
   @OptionGroup var output: OutputOptions
 
   func run() async throws {

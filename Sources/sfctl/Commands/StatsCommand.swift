@@ -15,7 +15,8 @@ struct StatsCommand: AsyncParsableCommand {
     let list = StatsListDocument(stats: reply.stats.map(StatsDocument.init))
     guard let target else { return try output.show(list, text: list.text) }
     guard let one = list.stats.first else {
-      throw Failure("no figures of \(target): no VM, ticket or snapshot has this name. Try “sfctl ps”.", .notFound)
+      throw Failure(
+        "no figures of \(target): no VM, ticket or snapshot is so named. Try “sfctl ps”.", .notFound)
     }
     try output.show(one, text: list.text)
   }

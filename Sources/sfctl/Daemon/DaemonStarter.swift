@@ -54,7 +54,8 @@ struct DaemonStarter {
           atPath: directory, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o755])
       } catch {
         guard geteuid() == 0 else {
-          throw Failure("cannot start the daemon: it needs root to make \(directory). Run sfctl as root.", .refused)
+          throw Failure(
+            "cannot start the daemon: it needs root for \(directory). Run sfctl as root.", .refused)
         }
         throw Failure("cannot start the daemon: \(directory) can not be made: \(error.localizedDescription).")
       }

@@ -42,7 +42,7 @@ struct ExecSession: Sendable {
           case nil: break  // a kind that a newer daemon sends
           }
         }
-        throw Failure("the daemon ended its answer without the command's status: the VM may have ended. Try “sfctl ps”.")
+        throw Failure("the command's status did not come: the VM has ended meanwhile. Try “sfctl ps --all”.")
       })
   }
 

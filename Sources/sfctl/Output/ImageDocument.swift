@@ -19,7 +19,8 @@ struct ImageDirectory {
   func requireBuilt() throws -> String {
     guard isBuilt else {
       let name = (path as NSString).lastPathComponent
-      throw Failure("cannot use image \(name): \(path)/image.json is not there. Run “sfctl image build \(name)”.")
+      throw Failure(
+        "cannot use image \(name): \(path)/image.json is not there. Run “sfctl image build \(name)”.")
     }
     return path
   }

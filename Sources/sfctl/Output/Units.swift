@@ -36,6 +36,7 @@ enum Units {
 /// `256M`, `1G`, or a number of bytes; a whole number of MiB.
 struct MemorySize: ExpressibleByArgument {
   var bytes: UInt64
+  var defaultValueDescription: String { "\(bytes >> 20)M" }
   static let unit: UInt64 = 1 << 20
 
   init?(argument: String) {
