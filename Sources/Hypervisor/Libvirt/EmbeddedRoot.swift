@@ -16,7 +16,7 @@ struct EmbeddedRoot {
   /// Creates the tree and writes `etc/qemu.conf`. Guest RAM will be files below `memoryDirectory`.
   func prepare(memoryDirectory: String) throws(HypervisorError) {
     do {
-      for directory in [path, "\(path)/etc", memoryDirectory] { try makeDirectory(directory) }
+      for directory in [path, "\(path)/etc", "\(path)/log", memoryDirectory] { try makeDirectory(directory) }
       try write(configuration(memoryDirectory: memoryDirectory), to: "\(path)/etc/qemu.conf")
     } catch {
       throw HypervisorError(.unavailable, operation: "preparing \(path)", cause: "\(error)")
@@ -55,12 +55,8 @@ struct EmbeddedRoot {
     }
   }
 
-  private func write(_ text: String, to file: String) throws(SystemError) {
+  private func write(_ text: String, to file: String) throws {
     let descriptor = try OwnedDescriptor.open(file, O_WRONLY | O_CREAT | O_TRUNC, mode: 0o644)
-    var text = text
-    let result = text.withUTF8 { bytes -> Result<Void, SystemError> in
-      Result { () throws(SystemError) in try descriptor.writeFully(UnsafeRawBufferPointer(bytes)) }
-    }
-    try result.get()
+    try Array(text.utf8).withUnsafeBytes { try descriptor.writeFully($0) }
   }
 }

@@ -1,12 +1,15 @@
 import CLibvirt
+import Glibc
 import LinuxSystem
 
 /// libvirt's event loop of this process: monitors of embedded QEMU, timers and all callbacks run on it.
 ///
 /// libvirt allows one implementation for each process, registered before the first connection, and it never ends.
 enum EventLoop {
-  /// Starts the loop's thread at the first use; later uses give the first one's outcome.
-  static func start() throws(HypervisorError) {
+  /// Starts the loop's thread at the first use; later uses give the first one's outcome. libvirt's own errors, of
+  /// which those of our calls reach us as well, are written to `log`, and its warnings nowhere.
+  static func start(log: String?) throws(HypervisorError) {
+    setenv("LIBVIRT_LOG_OUTPUTS", "4:file:\(log ?? "/dev/null")", 0)
     if let failure = started { throw failure }
   }
 

@@ -11,8 +11,9 @@ final class LibvirtConnection: @unchecked Sendable {
   let events: AsyncStream<MachineEvent>
   private let eventsContinuation: AsyncStream<MachineEvent>.Continuation
 
-  init(uri: String) throws(HypervisorError) {
-    try EventLoop.start()
+  /// `log`: where libvirt may write its errors; nil: nowhere.
+  init(uri: String, log: String?) throws(HypervisorError) {
+    try EventLoop.start(log: log)
     guard let pointer = virConnectOpen(uri) else {
       var error = HypervisorError.last("connecting to \(uri)")
       error.code = .unavailable

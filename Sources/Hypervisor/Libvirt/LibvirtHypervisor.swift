@@ -31,7 +31,8 @@ public final class LibvirtHypervisor: Hypervisor {
     self.accelerator = accelerator
     runDirectory = root.map { "\($0.path)/run/qemu" } ?? "/run/libvirt/qemu"
     logDirectory = root.map { "\($0.path)/log/qemu" } ?? "/var/log/libvirt/qemu"
-    connection = try LibvirtConnection(uri: uri)
+    if root != nil { try OrphanReaper.start() }
+    connection = try LibvirtConnection(uri: uri, log: root.map { "\($0.path)/log/libvirt.log" })
     var version: UInt = 0
     guard virConnectGetVersion(connection.pointer, &version) == 0 else {
       throw .last("asking for QEMU's version")
