@@ -12,7 +12,7 @@ extension ForkService {
     if how == .lost { log.warning("\(name) is lost: \(reason)") }
     if let ticket = record.ticket {
       for vmid in record.vmid..<record.vmid + record.processes where tickets[ticket]?.exits[vmid] == nil {
-        await record(
+        await note(
           exit: ExitRecord(ticket: ticket, vmid: vmid, how: how, status: 0, result: [], reason: reason))
       }
     }
@@ -28,7 +28,7 @@ extension ForkService {
     await removeUnusedSnapshots()
   }
 
-  func record(exit: ExitRecord) async {
+  func note(exit: ExitRecord) async {
     guard tickets[exit.ticket] != nil, tickets[exit.ticket]?.exits[exit.vmid] == nil else { return }
     tickets[exit.ticket]?.exits[exit.vmid] = exit
     await persist("an exit of \(exit.ticket)") { try await self.store.save(exit) }
@@ -37,7 +37,7 @@ extension ForkService {
   /// A vmid has called sf_exit. The VM ends with its last one.
   func exited(_ name: String, vmid: Int, status: Int, result: [UInt8]) async {
     guard let clone = guests[name]?.record, let ticket = clone.ticket, clone.state != .ended else { return }
-    await record(
+    await note(
       exit: ExitRecord(ticket: ticket, vmid: vmid, how: .exited, status: status, result: result, reason: ""))
     let vmids = clone.vmid..<clone.vmid + clone.processes
     if vmids.allSatisfy({ tickets[ticket]?.exits[$0] != nil }) {

@@ -7,7 +7,7 @@ import Memtap
 
 extension ForkService {
   /// What a fork came to.
-  package struct Outcome: Sendable {
+  struct Outcome: Sendable {
     var ticket: TicketRecord
     var snapshot: SnapshotRecord
     var clones: [VMRecord]
@@ -258,17 +258,5 @@ extension ForkService {
       hostname: record.name, machineID: random(GuestMessage.Identity.machineIDLength),
       wallClockNanoseconds: Self.wallClockNanoseconds(), seed: random(GuestMessage.Identity.seedLength),
       ticket: record.ticket ?? "", snapshot: snapshot.id, cloneRequest: request)
-  }
-}
-
-extension PhaseLog {
-  /// Splits the time since `activate` began: the virtual CPUs of the last clone ran at `activated`; the rest is `ready`.
-  mutating func endActivation(at activated: UInt64) {
-    guard let last = entries.indices.last else { return }
-    end()
-    let ended = entries[last].endMicroseconds
-    let split = max(entries[last].beginMicroseconds, min(activated, ended))
-    entries[last].endMicroseconds = split
-    append(Entry(phase: .ready, beginMicroseconds: split, endMicroseconds: ended))
   }
 }

@@ -4,16 +4,16 @@ import Hypervisor
 import Memtap
 
 extension ForkService {
-  package struct StartRequest: Sendable {
-    package var name: String
-    package var imageDirectory: String
-    package var memoryBytes: UInt64
-    package var vcpus: Int
-    package var cpuLimitPercent: Int
+  struct StartRequest: Sendable {
+    var name: String
+    var imageDirectory: String
+    var memoryBytes: UInt64
+    var vcpus: Int
+    var cpuLimitPercent: Int
   }
 
   /// Starts a device VM. On return its agent has answered; on failure nothing of it is left.
-  package func startVM(_ request: StartRequest, report: Report) async throws -> VMRecord {
+  func startVM(_ request: StartRequest, report: Report) async throws -> VMRecord {
     let what = "cannot start \(request.name)"
     try checkName(request.name)
     if let existing = guests[request.name], existing.record.state != .ended {
@@ -71,7 +71,7 @@ extension ForkService {
 
   /// Stops a device VM or a clone. An orderly end (`destroy` false) waits `timeoutSeconds` for the guest, then ends it.
   /// Clones of it live on: what they lack is copied from it first.
-  package func stopVM(_ name: String, destroy: Bool, timeoutSeconds: Int) async throws {
+  func stopVM(_ name: String, destroy: Bool, timeoutSeconds: Int) async throws {
     let guest = try guest(name)
     await completeSnapshots(of: name)
     if !destroy, let session = guest.session, guest.record.state == .running {

@@ -4,7 +4,7 @@ import Wire
 
 /// What `sfctl ps` and `stats` show.
 extension ForkService {
-  package struct VMView: Sendable {
+  struct VMView: Sendable {
     var record: VMRecord
     var pid: Int32
     var presentBytes: UInt64
@@ -29,7 +29,7 @@ extension ForkService {
     }
   }
 
-  package struct SnapshotView: Sendable {
+  struct SnapshotView: Sendable {
     var record: SnapshotRecord
     var clones: Int
     var presentBytes: UInt64

@@ -11,7 +11,7 @@ import NIOPosix
 /// The actor holds the state; whatever blocks (libvirt, the pager) runs on `workers`. Its files: `+VMs` starts and
 /// stops, `+Tickets` grants and joins, `+Fork` forks, `+Snapshots` keeps fork points, `+Ends` ends clones,
 /// `+Guests` answers programs in guests, `+Adoption` takes over from a daemon that died, `+Views` reports.
-package actor ForkService {
+actor ForkService {
   let configuration: Configuration
   let store: Store
   let hypervisor: any Hypervisor
@@ -59,13 +59,13 @@ package actor ForkService {
   }
 
   /// Told to the user as it happens: phase, how many done, of how many, text.
-  package struct Progress: Sendable {
-    package var phase: String
-    package var done: Int
-    package var total: Int
-    package var text: String
+  struct Progress: Sendable {
+    var phase: String
+    var done: Int
+    var total: Int
+    var text: String
   }
-  package typealias Report = @Sendable (Progress) async -> Void
+  typealias Report = @Sendable (Progress) async -> Void
 
   // MARK: look-ups with the user's sentence
 

@@ -85,7 +85,6 @@ final class MemtapSupervisor: Sendable {
         log.debug("the pager's events ended: \(error)")
       }
       if stopping.isRaised { return }
-      DetachedProcess.reap()
       do {
         try ensureRunning()
         failures = 0

@@ -79,9 +79,9 @@ struct HostMemory: Sendable {
 
 /// `1.2 GiB`, `256 MiB`.
 func byteText(_ bytes: UInt64) -> String {
-  let units: [(String, Double)] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)]
-  for (unit, size) in units where Double(bytes) >= size {
-    let value = Double(bytes) / size
+  let units: [(String, UInt64)] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)]
+  for (unit, size) in units where bytes >= size {
+    let value = Double(bytes) / Double(size)
     return value == value.rounded()
       ? "\(Int(value)) \(unit)" : "\((value * 10).rounded() / 10) \(unit)"
   }

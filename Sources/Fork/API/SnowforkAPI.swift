@@ -128,7 +128,7 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
       try await response.write(
         .with {
           $0.finished = true
-          $0.statuses = exits.map(\.status)
+          $0.statuses = exits.map(\.wireStatus)
         })
     }
   }

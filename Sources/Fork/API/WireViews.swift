@@ -78,11 +78,11 @@ extension ForkService.Outcome {
 }
 
 extension ExitRecord {
-  var status: Snowfork_V1_ExitStatus {
+  var wireStatus: Snowfork_V1_ExitStatus {
     .with {
       $0.vmid = UInt32(vmid)
       $0.how = how.rawValue
-      $0.status = Int32(truncatingIfNeeded: self.status as Int)
+      $0.status = Int32(truncatingIfNeeded: status)
       $0.result = .init(result)
       $0.reason = reason
     }

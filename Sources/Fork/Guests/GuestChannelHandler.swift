@@ -162,7 +162,7 @@ final class GuestChannelHandler: ChannelInboundHandler {
     let id = takeRequestNumber()
     command.id = id
     commands[id] = command
-    promise.futureResult.whenFailure { [self] _ in commands[id] = nil }
+    promise.futureResult.assumeIsolated().whenFailure { [self] _ in commands[id] = nil }
     ask(.exec(.init(id: id, arguments: arguments, environment: environment)), timeout: .seconds(20),
       promise: promise)
   }

@@ -36,7 +36,16 @@ struct PhaseLog: Sendable {
     entries.append(Entry(phase: phase, beginMicroseconds: now, endMicroseconds: now))
   }
 
-  mutating func append(_ entry: Entry) { entries.append(entry) }
+  /// Splits the time since `activate` began: the virtual CPUs of the last clone ran at `activated`; the rest is
+  /// `ready`.
+  mutating func endActivation(at activated: UInt64) {
+    guard let last = entries.indices.last else { return }
+    end()
+    let ended = entries[last].endMicroseconds
+    let split = max(entries[last].beginMicroseconds, min(activated, ended))
+    entries[last].endMicroseconds = split
+    entries.append(Entry(phase: .ready, beginMicroseconds: split, endMicroseconds: ended))
+  }
 
   /// Ends the phase that began last.
   mutating func end() {
