@@ -17,8 +17,7 @@ final class Agent {
   private let server: LocalServer
   private let reaper: Reaper
   private let clone: CloneLife
-  private let kernelLog: KernelLog?
-  private var isPrepared = false
+  private let identity: Identity
   private var hasReportedViolation = false
 
   init(loop: EventLoop, port: HostPort) throws(SystemError) {
@@ -30,7 +29,7 @@ final class Agent {
     clone = CloneLife(loop: loop) { vmid, status in
       requests.ask(.exit(vmid: vmid, status: status, result: []), for: nil)
     }
-    kernelLog = try? KernelLog()
+    identity = try Identity()
     server = try LocalServer(path: SF_AGENT_SOCKET, loop: loop)
     server.onRequest = { [unowned self] in ask($0, $1, result: $2) }
     server.onClose = { [unowned self] in self.requests.cancel($0) }
@@ -67,9 +66,7 @@ final class Agent {
   private func obey(_ message: GuestMessage, request: UInt32) {
     switch message {
     case .prepare: prepare(request: request)
-    case .resume:
-      isPrepared = false
-      port.release()
+    case .resume: goOn()
     case .shutdown: Init.powerOff()
     case .exec(let exec): commands.start(exec, request: request)
     case .execInput(let id, let bytes): commands.input(id, bytes)
@@ -85,8 +82,7 @@ final class Agent {
   /// A new sfd, or the first. It also ends a fork whose sfd died: the VM that still runs is the parent.
   private func welcome(_ hello: GuestMessage.Hello, request: UInt32) {
     port.epoch = hello.epoch
-    isPrepared = false
-    port.release()
+    goOn()
     var system = utsname()
     uname(&system)
     port.send(
@@ -101,23 +97,26 @@ final class Agent {
 
   private func prepare(request: UInt32) {
     do {
-      guard let kernelLog else { throw SystemError("open /dev/kmsg", ENOENT) }
-      try kernelLog.skipToEnd()
+      try identity.prepare()
       port.send(.prepared(reason: nil), request: request)
-      isPrepared = true
       port.hold()
     } catch {
       port.send(.prepared(reason: "\(error)"), request: request)
     }
   }
 
-  private func become(_ identity: GuestMessage.Identity, request: UInt32) {
+  /// The parent, after a fork.
+  private func goOn() {
+    identity.goOn()
+    port.release()
+  }
+
+  private func become(_ new: GuestMessage.Identity, request: UInt32) {
     let begin = monotonicMicroseconds()
-    port.epoch = identity.epoch
+    port.epoch = new.epoch
     port.releaseDroppingHeld()
     commands.detachAll()
-    let reason = Identity.take(identity, kernelLog: isPrepared ? kernelLog : nil)
-    isPrepared = false
+    let reason = identity.take(new)
     port.send(
       .identityTaken(.init(reason: reason, microseconds: monotonicMicroseconds() - begin)),
       request: request)
@@ -125,13 +124,13 @@ final class Agent {
       log("identity refused: \(reason!)")
       return
     }
-    clone.begin(first: identity.vmid, count: max(identity.processes, 1))
-    guard let waiting = requests.takeAtFork(identity.cloneRequest), let client = waiting.client else { return }
-    _ = clone.claim(identity.vmid, pid: client.pid)
+    clone.begin(first: new.vmid, count: max(new.processes, 1))
+    guard let waiting = requests.takeAtFork(new.cloneRequest), let client = waiting.client else { return }
+    _ = clone.claim(new.vmid, pid: client.pid)
     var answer = sf_agent_answer()
-    answer.vmid = identity.vmid
-    answer.count = max(identity.processes, 1)
-    copyText(identity.snapshot, to: &answer.id)
+    answer.vmid = new.vmid
+    answer.count = max(new.processes, 1)
+    copyText(new.snapshot, to: &answer.id)
     client.finish(answer)
   }
 

@@ -3,40 +3,81 @@ import Glibc
 import GuestWire
 
 /// What makes a clone someone else than its parent: random numbers, name, clock, address, and the files that tell.
-enum Identity {
+///
+/// A clone begins with no page in memory and, under TCG, no instruction translated: every path through the kernel
+/// that it takes for the first time costs 1 to 10 ms. So what can be looked up or opened is, before the fork.
+final class Identity {
   static let runDirectory = "/run/snowflock"
   static let hookDirectory = "/etc/snowflock/clone.d"
   private static let reseedTimeoutMilliseconds = 3000
   private static let hookTimeoutMilliseconds: Int32 = 10_000
 
-  /// Who the agent's VM is before any fork.
-  static func becomeParent() throws(SystemError) {
-    mkdir(runDirectory, 0o755)
-    try replaceFile("\(runDirectory)/vmid", "0\n")
+  private let kernelLog: KernelLog
+  private let random: Int32
+  private let hasGenerationID: Bool
+  private var files: Files?
+
+  /// The files by which a guest's programs can tell who their VM is, open for writing.
+  private struct Files {
+    var vmid: TextFile
+    var ticket: TextFile
+    var snapshot: TextFile
+    var hostname: TextFile
+    var hosts: TextFile
+    var machineID: TextFile
+
+    init() throws(SystemError) {
+      vmid = try TextFile("\(runDirectory)/vmid")
+      ticket = try TextFile("\(runDirectory)/ticket")
+      snapshot = try TextFile("\(runDirectory)/snapshot")
+      hostname = try TextFile("/etc/hostname")
+      hosts = try TextFile("/etc/hosts")
+      machineID = try TextFile("/etc/machine-id")
+    }
   }
+
+  /// The VM is a parent, no clone, from here on.
+  init() throws(SystemError) {
+    kernelLog = try KernelLog()
+    random = open("/dev/urandom", O_RDWR | O_CLOEXEC)
+    guard random >= 0 else { throw SystemError("open /dev/urandom") }
+    // A bound device shows as a link named after its ACPI instance beside the driver's own files.
+    hasGenerationID = namesIn("/sys/bus/acpi/drivers/vmgenid").contains { $0.contains(":") }
+    mkdir(Self.runDirectory, 0o755)
+    try TextFile("\(Self.runDirectory)/vmid").replace("0\n")
+  }
+
+  /// To be called before a fork: from here on the kernel's word that it reseeded is waited for.
+  func prepare() throws(SystemError) {
+    try kernelLog.skipToEnd()
+    files = try Files()
+  }
+
+  /// The fork was another's: this VM goes on as who it was.
+  func goOn() { files = nil }
 
   /// Takes the identity whole, or says why not; a VM that did not must not go on.
   ///
   /// The seed goes in first, so that no random number after this call is the parent's even for the time until the
   /// kernel has noticed the new VM generation ID; that it has noticed is awaited last, since it comes by itself.
-  static func take(_ identity: GuestMessage.Identity, kernelLog: KernelLog?) -> String? {
+  func take(_ identity: GuestMessage.Identity) -> String? {
+    defer { files = nil }
     do {
-      guard let kernelLog else { throw Refusal("no fork was prepared") }
+      guard let files else { throw Refusal("no fork was prepared") }
       guard hasGenerationID else {
         throw Refusal("the kernel has no VM generation ID driver or the VM no such device")
       }
       try mix(seed: identity.seed)
-      try setName(identity)
+      try setName(identity, files)
       try setClock(nanoseconds: identity.wallClockNanoseconds)
       if !identity.macAddress.isEmpty || !identity.ipAddress.isEmpty {
         try NetworkIdentity.take(identity)
       }
-      try replaceFile("\(runDirectory)/ticket", identity.ticket + "\n")
-      try replaceFile("\(runDirectory)/snapshot", identity.snapshot + "\n")
-      try replaceFile("\(runDirectory)/vmid", "\(identity.vmid)\n")
-      guard kernelLog.wait(for: KernelLog.reseedMessage, milliseconds: reseedTimeoutMilliseconds) else {
-        throw Refusal("the kernel did not reseed its random numbers for a new VM generation ID")
-      }
+      try files.ticket.replace(identity.ticket + "\n")
+      try files.snapshot.replace(identity.snapshot + "\n")
+      try files.vmid.replace("\(identity.vmid)\n")
+      guard kernelLog.wait(for: KernelLog.reseedMessage, milliseconds: Self.reseedTimeoutMilliseconds)
+      else { throw Refusal("the kernel did not reseed its random numbers for a new VM generation ID") }
       try runHooks()
       return nil
     } catch {
@@ -49,49 +90,41 @@ enum Identity {
     init(_ description: String) { self.description = description }
   }
 
-  /// A bound device shows as a link named after its ACPI instance beside the driver's own files.
-  private static var hasGenerationID: Bool {
-    namesIn("/sys/bus/acpi/drivers/vmgenid").contains { $0.contains(":") }
-  }
-
-  private static func mix(seed: [UInt8]) throws(SystemError) {
-    let fd = open("/dev/urandom", O_RDWR | O_CLOEXEC)
-    guard fd >= 0 else { throw SystemError("open /dev/urandom") }
-    defer { close(fd) }
-    let added = seed.withUnsafeBytes { cguest_add_entropy(fd, $0.baseAddress!, $0.count) }
+  private func mix(seed: [UInt8]) throws(SystemError) {
+    let added = seed.withUnsafeBytes { cguest_add_entropy(random, $0.baseAddress!, $0.count) }
     guard added >= 0 else { throw SystemError("add entropy", -added) }
-    let reseeded = cguest_reseed(fd)
+    let reseeded = cguest_reseed(random)
     guard reseeded >= 0 else { throw SystemError("reseed", -reseeded) }
   }
 
-  private static func setName(_ identity: GuestMessage.Identity) throws {
+  private func setName(_ identity: GuestMessage.Identity, _ files: Files) throws {
     let name = identity.hostname
     guard !name.isEmpty, name.utf8.count <= 64,
       name.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F && $0 != UInt8(ascii: "/") })
     else { throw Refusal("\"\(name)\" is no host name") }
     guard sethostname(name, name.utf8.count) == 0 else { throw SystemError("sethostname") }
-    try replaceFile("/etc/hostname", name + "\n")
+    try files.hostname.replace(name + "\n")
     var hosts = "127.0.0.1 localhost\n127.0.1.1 \(name)\n::1 localhost\n"
     if let address = identity.ipAddress.split(separator: "/").first { hosts += "\(address) \(name)\n" }
-    try replaceFile("/etc/hosts", hosts)
-    try replaceFile("/etc/machine-id", hexadecimal(identity.machineID) + "\n")
+    try files.hosts.replace(hosts)
+    try files.machineID.replace(Self.hexadecimal(identity.machineID) + "\n")
   }
 
-  private static func setClock(nanoseconds: UInt64) throws(SystemError) {
+  private func setClock(nanoseconds: UInt64) throws(SystemError) {
     var time = timespec(
       tv_sec: Int(nanoseconds / 1_000_000_000), tv_nsec: Int(nanoseconds % 1_000_000_000))
     guard clock_settime(CLOCK_REALTIME, &time) == 0 else { throw SystemError("clock_settime") }
   }
 
   /// Each executable in the directory, in the order of names, one after the other. The first that fails ends it.
-  private static func runHooks() throws {
-    for name in namesIn(hookDirectory) {
-      let path = "\(hookDirectory)/\(name)"
+  private func runHooks() throws {
+    for name in namesIn(Self.hookDirectory) {
+      let path = "\(Self.hookDirectory)/\(name)"
       guard access(path, X_OK) == 0 else { continue }
       let pid = try Process.spawn([path], standard: (-1, 2, 2))
-      guard let status = Process.wait(for: pid, milliseconds: hookTimeoutMilliseconds) else {
+      guard let status = Process.wait(for: pid, milliseconds: Self.hookTimeoutMilliseconds) else {
         kill(-pid, SIGKILL)
-        throw Refusal("\(path) took over \(hookTimeoutMilliseconds / 1000) s")
+        throw Refusal("\(path) took over \(Self.hookTimeoutMilliseconds / 1000) s")
       }
       guard status == 0 else { throw Refusal("\(path) ended with status \(status)") }
     }

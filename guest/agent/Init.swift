@@ -13,7 +13,13 @@ enum Init {
     openConsole()
     loadModules()
     cguest_set_interface_up("lo", 1)
+    if let name = readText("/etc/hostname"), !isNamed { sethostname(name, name.utf8.count) }
     setEnvironment()
+  }
+
+  /// By `hostname=` on the kernel's command line.
+  private static var isNamed: Bool {
+    readText("/proc/sys/kernel/hostname") != "(none)"
   }
 
   private static func mountAll() {

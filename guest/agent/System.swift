@@ -89,16 +89,6 @@ func readText(_ path: String) -> String? {
   return text.hasSuffix("\n") ? String(text.dropLast()) : text
 }
 
-/// Replaces a file as a whole: a reader sees the old text or the new.
-func replaceFile(_ path: String, _ text: String) throws(SystemError) {
-  let temporary = path + ".new"
-  let fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
-  guard fd >= 0 else { throw SystemError("open \(temporary)") }
-  defer { close(fd) }
-  guard writeAll(fd, Array(text.utf8)) else { throw SystemError("write \(temporary)") }
-  guard rename(temporary, path) == 0 else { throw SystemError("rename \(temporary)") }
-}
-
 /// Names in a directory, sorted, without "." and ".."; none if it is not there.
 func namesIn(_ directory: String) -> [String] {
   guard let stream = opendir(directory) else { return [] }
@@ -111,4 +101,31 @@ func namesIn(_ directory: String) -> [String] {
     if name != "." && name != ".." { names.append(name) }
   }
   return names.sorted()
+}
+
+/// A small text file, kept open so that replacing its text is one write.
+final class TextFile {
+  private let path: String
+  private let fd: Int32
+  private var length: Int
+
+  /// Makes the file if it is not there; its text stays as it is.
+  init(_ path: String) throws(SystemError) {
+    self.path = path
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
+    guard fd >= 0 else { throw SystemError("open \(path)") }
+    var status = stat()
+    length = fstat(fd, &status) == 0 ? Int(status.st_size) : 0
+  }
+
+  deinit { close(fd) }
+
+  func replace(_ text: String) throws(SystemError) {
+    let bytes = Array(text.utf8)
+    guard pwrite(fd, bytes, bytes.count, 0) == bytes.count else { throw SystemError("write \(path)") }
+    if length > bytes.count {
+      guard ftruncate(fd, bytes.count) == 0 else { throw SystemError("truncate \(path)") }
+    }
+    length = bytes.count
+  }
 }

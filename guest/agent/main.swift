@@ -15,7 +15,6 @@ signal(SIGPIPE, SIG_IGN)
 if Init.isInit { Init.start() }
 
 do {
-  try Identity.becomeParent()
   guard let path = waitForPort(seconds: 30) else {
     throw SystemError("no virtio-serial port \(HostPort.name)", ENODEV)
   }
