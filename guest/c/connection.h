@@ -1,0 +1,18 @@
+/* A conversation with the agent: one request on a connection of its own, so that threads and processes that fork
+ * need not share anything. */
+#ifndef SNOWFLOCK_CONNECTION_H
+#define SNOWFLOCK_CONNECTION_H
+
+#include <stddef.h>
+
+#include "agent_protocol.h"
+
+/* Called for each answer that is not the last; `result` is malloc'ed and the callee's, NULL if there is none. */
+typedef void sf_status_handler(void *context, const struct sf_agent_answer *status, void *result);
+
+/* Asks, and waits for the last answer. 0, or the answer's error, or -ENOTCONN, -ENOMEM, -EPROTO.
+ * `result` of request->result_length bytes goes with the request. `on_status` may be NULL. */
+int sf_agent_ask(struct sf_agent_request *request, const void *result, struct sf_agent_answer *answer,
+                 sf_status_handler *on_status, void *context);
+
+#endif

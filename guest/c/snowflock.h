@@ -1,0 +1,98 @@
+/* libsnowflock: fork the virtual machine that this process runs in.
+ *
+ * Link with -lsnowflock. Every call may be made by any thread of any process of the guest; calls that wait hold only
+ * their own thread. Errors are negative errno numbers, in words by sf_strerror(). -ENOTCONN: the guest's agent is not
+ * there or went away. -ECANCELED: the VM was forked, by another process or from outside, while this call waited, and
+ * this is the clone, in which nobody will answer it; the parent's call goes on. */
+#ifndef SNOWFLOCK_H
+#define SNOWFLOCK_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Leave to make `granted` clones, at most as many as were asked for; or `error`, and nothing is granted. */
+typedef struct {
+  char id[40];
+  int granted;
+  int error;
+} sf_ticket;
+
+/* A fork point that is kept. */
+typedef struct {
+  char id[40];
+  int error;
+} sf_checkpoint;
+
+enum {
+  SF_EXITED = 1, /* by sf_exit, or its process ended */
+  SF_KILLED = 2, /* by sf_kill, or from outside */
+  SF_LOST = 3,   /* its machine or host failed */
+};
+
+/* How one clone ended. */
+typedef struct {
+  int vmid;
+  int how;
+  int status;    /* what it gave to sf_exit; its process's status, or 128 + signal, if it ended without */
+  void *result;  /* what it gave to sf_exit_with, or NULL */
+  size_t result_length;
+  char reason[160]; /* in words, for SF_KILLED and SF_LOST */
+} sf_exit_status;
+
+/* The most that a clone can send home with sf_exit_with, bytes. */
+#define SF_RESULT_MAX ((size_t)1 << 20)
+
+/* Asks for n clones. With `hierarchical`, each clone VM counts for as many as it has virtual CPUs: one process each. */
+sf_ticket sf_request_ticket(int n, int hierarchical);
+
+/* Forks the VM. 0 in the parent; 1 to `granted` in the clones, each of which has its own name, address, clock and
+ * random numbers by then. In a clone only the calling process goes on from here; the others run too, unaware.
+ * With a hierarchical ticket the calling process is forked on each further virtual CPU of the clone and each returns
+ * with its own number; of a threaded process, as with fork(2), only the calling thread is in those. */
+int sf_clone(sf_ticket ticket);
+
+/* Ends the clone, as exit(3) ends a process: standard output is flushed; exit handlers are not run. With several
+ * processes in the clone's VM the VM ends with its last. In a parent, which is no clone, it is exit(status). */
+void sf_exit(int status) __attribute__((noreturn));
+
+/* The same, and `length` bytes, at most SF_RESULT_MAX (the rest is cut off), come home with sf_join. */
+void sf_exit_with(int status, const void *result, size_t length) __attribute__((noreturn));
+
+/* Waits until every clone of the ticket has ended. How many that are, of which the first `max` are in `out`,
+ * to be freed with sf_free_statuses. */
+int sf_join(sf_ticket ticket, sf_exit_status *out, int max);
+
+/* The same for at most so many milliseconds; then -ETIMEDOUT, and it may be called again. */
+int sf_join_timeout(sf_ticket ticket, sf_exit_status *out, int max, int milliseconds);
+
+void sf_free_statuses(sf_exit_status *statuses, int count);
+
+/* Ends every clone of the ticket. 0. */
+int sf_kill(sf_ticket ticket);
+
+/* Makes a fork point of this moment. It returns once in the parent, and again with the same id in every clone made
+ * of it; sf_vmid() tells them apart. */
+sf_checkpoint sf_checkpoint_parent(void);
+
+/* Makes the ticket's clones of a fork point, as often as there are tickets. 0. */
+int sf_create_clones(sf_checkpoint checkpoint, sf_ticket ticket);
+
+/* Who this process is: 0 in a parent, the clone's number in a clone. */
+int sf_vmid(void);
+
+/* The bounds of a block to be computed elsewhere. They need the Controller, which this version does not have:
+ * -ENOSYS, and the block runs here. */
+int cc_start(const char *block);
+int cc_stop(void);
+
+/* An error of this library in words; never NULL, never to be freed. */
+const char *sf_strerror(int error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
