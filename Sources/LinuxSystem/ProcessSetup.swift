@@ -6,8 +6,13 @@ public enum ProcessSetup {
   /// Gives the process a mount namespace of its own, in which `path` is a file that nobody may open.
   /// What is mounted elsewhere later is still seen here; nothing done here is seen elsewhere.
   ///
-  /// Call it in `main` before there is a second thread: other threads would stay in the old namespace.
+  /// Call it in `main` before there is a second thread: other threads would stay in the old namespace, so
+  /// with any the call is refused (EINVAL).
   public static func hide(_ path: String) throws(SystemError) {
+    var tasks = stat()
+    try systemCall("stat", subject: "/proc/self/task") { stat("/proc/self/task", &tasks) }
+    // A directory's links: itself, its parent's entry, and one for each directory in it.
+    guard tasks.st_nlink == 3 else { throw SystemError("unshare", subject: "one of several threads", errno: EINVAL) }
     let cover = "/run/.snowfork-hidden-\(getpid())"
     // Mode 0, so that also processes of other users see the file as closed to them.
     _ = try OwnedDescriptor.open(cover, O_RDONLY | O_CREAT, mode: 0)

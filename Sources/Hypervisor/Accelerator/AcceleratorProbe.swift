@@ -20,7 +20,10 @@ public struct AcceleratorProbe {
 
   /// The probe of this machine.
   public init() {
-    self.init(cpuinfo: Self.readCPUInfo, runGuest: { ProbeGuest.run(under: $0) })
+    self.init(
+      // The first processor's entry is all that is looked at.
+      cpuinfo: { ProcessFiles.text("/proc/cpuinfo", maximumBytes: 8192) },
+       runGuest: { ProbeGuest.run(under: $0) })
   }
 
   /// `/dev/kvm` is not touched unless the processor's flags promise something.
@@ -58,13 +61,5 @@ public struct AcceleratorProbe {
     let flags = cpuinfo.split(separator: "\n").first { $0.hasPrefix("flags") }
     let words = flags?.split(whereSeparator: { $0 == " " || $0 == "\t" || $0 == ":" }) ?? []
     return ["vmx", "svm"].first { words.contains(Substring($0)) }
-  }
-
-  private static func readCPUInfo() -> String {
-    guard let file = try? OwnedDescriptor.open("/proc/cpuinfo", O_RDONLY) else { return "" }
-    // The first processor's entry is all that is looked at.
-    var bytes = [UInt8](repeating: 0, count: 8192)
-    let count = bytes.withUnsafeMutableBytes { try? file.read(into: $0) } ?? 0
-    return String(decoding: bytes.prefix(count), as: UTF8.self)
   }
 }

@@ -6,6 +6,8 @@ import LinuxSystem
 ///
 /// libvirt allows one implementation for each process, registered before the first connection, and it never ends.
 enum EventLoop {
+  static let threadName = "libvirt-events"
+
   /// Starts the loop's thread at the first use; later uses give the first one's outcome. libvirt's own errors, of
   /// which those of our calls reach us as well, are written to `log`, and its warnings nowhere.
   static func start(log: String?) throws(HypervisorError) {
@@ -20,7 +22,7 @@ enum EventLoop {
       return .last("starting libvirt's event loop")
     }
     do {
-      try NamedThread("libvirt-events") {
+      try NamedThread(threadName) {
         while true { virEventRunDefaultImpl() }
       }.detach()
       return nil

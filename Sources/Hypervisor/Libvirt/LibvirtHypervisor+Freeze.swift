@@ -21,6 +21,8 @@ extension LibvirtHypervisor {
     guard domain.state == .running else {
       throw HypervisorError(.failed, operation: operation, machine: name, cause: "it is not running")
     }
+    let scheduling = FreezeScheduling(machine: name, pid: processID(of: name))
+    defer { scheduling.end() }
     try domain.command(
       #"{"execute":"getfd","arguments":{"fdname":"snowfork"}}"#, descriptor: deviceState, operation: operation)
     do {
@@ -47,6 +49,8 @@ extension LibvirtHypervisor {
   public func resume(_ name: String) throws(HypervisorError) {
     let operation = "resuming"
     let domain = try Domain(name, of: connection, operation: operation)
+    // Whoever froze it may have died in between.
+    FreezeScheduling(machine: name, pid: processID(of: name)).end()
     guard domain.state == .paused else { return }
     try domain.command(#"{"execute":"migrate_cancel"}"#, operation: operation)
     try continueCPUs(domain, until: .now() + .seconds(5), operation: operation)

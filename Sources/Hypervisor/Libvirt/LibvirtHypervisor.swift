@@ -127,11 +127,7 @@ public final class LibvirtHypervisor: Hypervisor {
   }
 
   /// From the file in which libvirt keeps it; 0 if there is none.
-  private func processID(of name: String) -> Int32 {
-    guard let file = try? OwnedDescriptor.open("\(runDirectory)/\(name).pid", O_RDONLY) else { return 0 }
-    var bytes = [UInt8](repeating: 0, count: 16)
-    let count = bytes.withUnsafeMutableBytes { read(file.raw, $0.baseAddress, $0.count) }
-    let digits = bytes.prefix(max(count, 0)).prefix { $0 >= UInt8(ascii: "0") && $0 <= UInt8(ascii: "9") }
-    return Int32(String(decoding: digits, as: UTF8.self)) ?? 0
+  func processID(of name: String) -> pid_t {
+    pid_t(ProcessFiles.firstLine("\(runDirectory)/\(name).pid")) ?? 0
   }
 }

@@ -49,11 +49,6 @@ enum OrphanReaper {
 
   /// A QEMU that somebody here started and waits for has not left our session.
   private static func isDaemonOfQEMU(_ pid: pid_t) -> Bool {
-    guard getsid(pid) != getsid(0), let file = try? OwnedDescriptor.open("/proc/\(pid)/comm", O_RDONLY) else {
-      return false
-    }
-    var name = [UInt8](repeating: 0, count: 16)
-    let count = name.withUnsafeMutableBytes { try? file.read(into: $0) } ?? 0
-    return name.prefix(count).starts(with: "qemu".utf8)
+    getsid(pid) != getsid(0) && ProcessFiles.text("/proc/\(pid)/comm").hasPrefix("qemu")
   }
 }
