@@ -80,5 +80,16 @@ let package = Package(
     .systemLibrary(
       name: "CLibvirt", pkgConfig: "libvirt-qemu", providers: [.apt(["libvirt-dev"])]),
     .testTarget(name: "GuestWireTests", dependencies: ["GuestWire"], swiftSettings: strict),
+    .testTarget(
+      name: "DescriptorTests",
+      dependencies: ["Descriptor", .product(name: "Crypto", package: "swift-crypto")],
+      swiftSettings: strict),
+    .testTarget(
+      name: "SfctlTests",
+      dependencies: [
+        "sfctl", "Wire",
+        .product(name: "GRPCCore", package: "grpc-swift-2"),
+        .product(name: "GRPCNIOTransportHTTP2", package: "grpc-swift-nio-transport"),
+      ], swiftSettings: strict),
   ]
 )
