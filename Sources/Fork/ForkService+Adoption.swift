@@ -57,6 +57,7 @@ extension ForkService {
         }
         continue
       }
+      guests[name]?.record.pid = Int64(machine.pid)
       do {
         if guest.record.state == .running, machine.state == .paused {
           try? await memtap.run { try $0.disarm(vm: name) }

@@ -16,6 +16,7 @@ extension ForkService {
           exit: ExitRecord(ticket: ticket, vmid: vmid, how: how, status: 0, result: [], reason: reason))
       }
     }
+    await noteResidency(name)
     await tearDown(name)
     await save(name)
     if let ticket = record.ticket, tickets[ticket] != nil {
@@ -26,6 +27,18 @@ extension ForkService {
     }
     await endDescendants(of: name, because: reason)
     await removeUnusedSnapshots()
+  }
+
+  /// How much of its RAM the clone had come to use, before it goes.
+  private func noteResidency(_ name: String) async {
+    guard let record = guests[name]?.record else { return }
+    if let ticket = record.ticket, let outcome = outcomes[ticket] {
+      guests[name]?.record.endedMicroseconds = Int64(outcome.log.elapsedMicroseconds)
+    }
+    let memoryDirectory = configuration.memoryDirectory
+    let memory = try? await workers.run { GuestResidency.read(pid: Int32(record.pid), below: memoryDirectory) }
+    guests[name]?.record.touchedBytes = Int64(memory?.presentBytes ?? 0)
+    guests[name]?.record.privateBytes = Int64(memory?.privateBytes ?? 0)
   }
 
   func note(exit: ExitRecord) async {

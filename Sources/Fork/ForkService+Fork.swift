@@ -13,6 +13,8 @@ extension ForkService {
     var clones: [VMRecord]
     var forkMicroseconds: UInt64
     var phases: [PhaseLog.Entry]
+    /// Knows when the call was.
+    var log: PhaseLog
   }
 
   /// Forks the VM that the ticket was asked for. On return every clone that could be started has answered as itself;
@@ -179,9 +181,11 @@ extension ForkService {
     guard let ticket = tickets[id] else {
       throw ForkError(.failed, "cannot fork \(snapshot.parent): its ticket was ended meanwhile. Ask again.")
     }
-    return Outcome(
+    let outcome = Outcome(
       ticket: ticket.record, snapshot: snapshots[snapshot.id] ?? snapshot, clones: machines(of: id),
-      forkMicroseconds: forkMicroseconds, phases: log.entries)
+      forkMicroseconds: forkMicroseconds, phases: log.entries, log: log)
+    remember(outcome)
+    return outcome
   }
 
   /// The device state of a verified descriptor, as a file for QEMU.

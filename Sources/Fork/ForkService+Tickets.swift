@@ -234,7 +234,9 @@ extension ForkService {
     await withTaskGroup(of: Void.self) { group in
       for record in unused { group.addTask { await self.discard(record.name) } }
     }
-    for record in machines(of: id) { guests[record.name] = nil }
+    let ended = machines(of: id)
+    if outcomes[id] != nil { outcomes[id]?.clones = ended }
+    for record in ended { guests[record.name] = nil }
     await persist("the end of ticket \(id)") { try await self.store.delete(ticket: id) }
     changed(id)
     await removeUnusedSnapshots()

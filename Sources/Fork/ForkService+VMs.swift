@@ -113,7 +113,8 @@ extension ForkService {
     let name = record.name
     let ramBytes = UInt64(record.memoryBytes)
     try await memtap.run { try $0.expect(vm: name, token: token, ramBytes: ramBytes) }
-    _ = try await withHypervisor { try $0.start(spec) }
+    let status = try await withHypervisor { try $0.start(spec) }
+    guests[name]?.record.pid = Int64(status.pid)
     try await memtap.run { try $0.waitForShim(vm: name, timeoutMilliseconds: 10_000) }
   }
 

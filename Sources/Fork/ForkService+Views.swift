@@ -13,16 +13,14 @@ extension ForkService {
 
   /// All VMs by name; those that have ended only on demand.
   func vms(includingEnded: Bool) async throws -> [VMView] {
-    let machines = try await withHypervisor { try $0.machines() }
-    let pids = Dictionary(machines.map { ($0.name, $0.pid) }, uniquingKeysWith: { first, _ in first })
     let records = guests.values.map(\.record)
       .filter { includingEnded || $0.state != .ended }
       .sorted { $0.name.localizedStandardCompare($1.name) == .orderedAscending }
     let memoryDirectory = configuration.memoryDirectory
     return try await workers.run {
       records.map { record in
-        let pid = pids[record.name] ?? 0
-        let memory = GuestResidency.read(pid: pid, ramBytes: UInt64(record.memoryBytes), below: memoryDirectory)
+        let pid = record.state == .ended ? 0 : Int32(record.pid)
+        let memory = GuestResidency.read(pid: pid, below: memoryDirectory)
         return VMView(
           record: record, pid: pid, presentBytes: memory.presentBytes, privateBytes: memory.privateBytes)
       }
@@ -55,6 +53,26 @@ extension ForkService {
         $0.alive = UInt32(machines(of: ticket.record.id).count { $0.state != .ended })
       }
     }
+  }
+
+  private static let outcomeLimit = 64
+
+  func remember(_ outcome: Outcome) {
+    let id = outcome.ticket.id
+    outcomes[id] = outcome
+    outcomeOrder.append(id)
+    if outcomeOrder.count > Self.outcomeLimit { outcomes[outcomeOrder.removeFirst()] = nil }
+  }
+
+  /// The fork that a ticket was used for, and how its clones are or were.
+  func describe(ticket id: String) throws(ForkError) -> Outcome {
+    guard var outcome = outcomes[id] else {
+      guard tickets[id] != nil else { throw unknownTicket(id) }
+      throw ForkError(.refused, "cannot describe \(id): nothing was cloned with it yet. Clone first.")
+    }
+    let clones = machines(of: id)
+    if !clones.isEmpty { outcome.clones = clones }
+    return outcome
   }
 
   func runningCount() -> Int { guests.values.count { $0.record.state != .ended } }
@@ -92,14 +110,14 @@ struct GuestResidency: Sendable {
   /// Written by this VM: no other VM shares them.
   var privateBytes: UInt64 = 0
 
-  static func read(pid: Int32, ramBytes: UInt64, below directory: String) -> GuestResidency {
+  static func read(pid: Int32, below directory: String) -> GuestResidency {
     guard pid > 0, let text = try? String(contentsOfFile: "/proc/\(pid)/smaps", encoding: .utf8) else {
       return GuestResidency()
     }
-    return parse(text, ramBytes: ramBytes, below: directory)
+    return parse(text, below: directory)
   }
 
-  static func parse(_ smaps: String, ramBytes: UInt64, below directory: String) -> GuestResidency {
+  static func parse(_ smaps: String, below directory: String) -> GuestResidency {
     var result = GuestResidency()
     var isGuestRAM = false
     for line in smaps.split(separator: "\n") {

@@ -40,6 +40,9 @@ actor ForkService {
   var guests: [String: Guest] = [:]
   var tickets: [String: Reservation] = [:]
   var snapshots: [String: SnapshotRecord] = [:]
+  /// The last forks, for `describe`, also after their tickets were joined; by ticket, and in their order.
+  var outcomes: [String: Outcome] = [:]
+  var outcomeOrder: [String] = []
   var turns = Turns()
   /// Called when a ticket has changed; see `waitForChange`.
   var watchers: [UInt64: (ticket: String, continuation: CheckedContinuation<Void, Never>)] = [:]

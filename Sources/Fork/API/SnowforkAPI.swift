@@ -171,6 +171,14 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
     return .with { $0.tickets = tickets }
   }
 
+  func describeTicket(
+    request: Snowfork_V1_DescribeTicketRequest, context: ServerContext
+  ) async throws -> Snowfork_V1_ForkResult {
+    try await translatingErrors("cannot describe \(request.ticket)") {
+      try await service.describe(ticket: request.ticket).wire(host: hostName)
+    }
+  }
+
   func info(request: Snowfork_V1_InfoRequest, context: ServerContext) async throws -> Snowfork_V1_InfoReply {
     let pager = try? await service.memtap.run { try $0.status() }
     return .with {

@@ -71,6 +71,9 @@ extension ForkService.Outcome {
           $0.readyUs = UInt64(clone.readyMicroseconds)
           $0.reason = clone.reason ?? ""
           $0.processes = UInt32(clone.processes)
+          $0.endedUs = UInt64(clone.endedMicroseconds)
+          $0.touchedBytes = UInt64(clone.touchedBytes)
+          $0.privateBytes = UInt64(clone.privateBytes)
         }
       }
     }

@@ -34,8 +34,14 @@ struct VMRecord: Codable, Sendable, FetchableRecord, PersistableRecord {
   var epoch: Int64
   var cpuLimitPercent: Int
   var createdUnix: Int64
+  /// Of its QEMU; 0 before it runs.
+  var pid: Int64 = 0
   var activateMicroseconds: Int64 = 0
   var readyMicroseconds: Int64 = 0
+  /// Of a clone that has ended: when, since the call that made it, and how much of its RAM it had in memory then.
+  var endedMicroseconds: Int64 = 0
+  var touchedBytes: Int64 = 0
+  var privateBytes: Int64 = 0
   /// Why it ended, of an ended one.
   var how: String?
   var reason: String?

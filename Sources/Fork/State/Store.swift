@@ -53,8 +53,8 @@ final class Store: Sendable {
           table.column(column, .text).notNull()
         }
         for column in [
-          "vmid", "processes", "memoryBytes", "vcpus", "epoch", "cpuLimitPercent", "createdUnix",
-          "activateMicroseconds", "readyMicroseconds",
+          "vmid", "processes", "memoryBytes", "vcpus", "epoch", "cpuLimitPercent", "createdUnix", "pid",
+          "activateMicroseconds", "readyMicroseconds", "endedMicroseconds", "touchedBytes", "privateBytes",
         ] {
           table.column(column, .integer).notNull()
         }

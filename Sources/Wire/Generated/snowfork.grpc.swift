@@ -205,6 +205,19 @@ public enum Snowfork_V1_Snowfork: Sendable {
                 type: .unary
             )
         }
+        /// Namespace for "DescribeTicket" metadata.
+        public enum DescribeTicket: Sendable {
+            /// Request type for "DescribeTicket".
+            public typealias Input = Snowfork_V1_DescribeTicketRequest
+            /// Response type for "DescribeTicket".
+            public typealias Output = Snowfork_V1_ForkResult
+            /// Descriptor for "DescribeTicket".
+            public static let descriptor = GRPCCore.MethodDescriptor(
+                service: GRPCCore.ServiceDescriptor(fullyQualifiedService: "snowfork.v1.Snowfork"),
+                method: "DescribeTicket",
+                type: .unary
+            )
+        }
         /// Namespace for "Info" metadata.
         public enum Info: Sendable {
             /// Request type for "Info".
@@ -247,6 +260,7 @@ public enum Snowfork_V1_Snowfork: Sendable {
             Stats.descriptor,
             ListHosts.descriptor,
             ListTickets.descriptor,
+            DescribeTicket.descriptor,
             Info.descriptor,
             Shutdown.descriptor
         ]
@@ -476,6 +490,24 @@ extension Snowfork_V1_Snowfork {
             request: GRPCCore.StreamingServerRequest<Snowfork_V1_ListTicketsRequest>,
             context: GRPCCore.ServerContext
         ) async throws -> GRPCCore.StreamingServerResponse<Snowfork_V1_ListTicketsReply>
+
+        /// Handle the "DescribeTicket" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > A ticket's fork: its figures and its clones, also for a while after it was joined.
+        ///
+        /// - Parameters:
+        ///   - request: A streaming request of `Snowfork_V1_DescribeTicketRequest` messages.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A streaming response of `Snowfork_V1_ForkResult` messages.
+        func describeTicket(
+            request: GRPCCore.StreamingServerRequest<Snowfork_V1_DescribeTicketRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.StreamingServerResponse<Snowfork_V1_ForkResult>
 
         /// Handle the "Info" method.
         ///
@@ -715,6 +747,24 @@ extension Snowfork_V1_Snowfork {
             request: GRPCCore.ServerRequest<Snowfork_V1_ListTicketsRequest>,
             context: GRPCCore.ServerContext
         ) async throws -> GRPCCore.ServerResponse<Snowfork_V1_ListTicketsReply>
+
+        /// Handle the "DescribeTicket" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > A ticket's fork: its figures and its clones, also for a while after it was joined.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Snowfork_V1_DescribeTicketRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A response containing a single `Snowfork_V1_ForkResult` message.
+        func describeTicket(
+            request: GRPCCore.ServerRequest<Snowfork_V1_DescribeTicketRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.ServerResponse<Snowfork_V1_ForkResult>
 
         /// Handle the "Info" method.
         ///
@@ -958,6 +1008,24 @@ extension Snowfork_V1_Snowfork {
             context: GRPCCore.ServerContext
         ) async throws -> Snowfork_V1_ListTicketsReply
 
+        /// Handle the "DescribeTicket" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > A ticket's fork: its figures and its clones, also for a while after it was joined.
+        ///
+        /// - Parameters:
+        ///   - request: A `Snowfork_V1_DescribeTicketRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A `Snowfork_V1_ForkResult` to respond with.
+        func describeTicket(
+            request: Snowfork_V1_DescribeTicketRequest,
+            context: GRPCCore.ServerContext
+        ) async throws -> Snowfork_V1_ForkResult
+
         /// Handle the "Info" method.
         ///
         /// - Parameters:
@@ -1147,6 +1215,17 @@ extension Snowfork_V1_Snowfork.StreamingServiceProtocol {
             }
         )
         router.registerHandler(
+            forMethod: Snowfork_V1_Snowfork.Method.DescribeTicket.descriptor,
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Snowfork_V1_DescribeTicketRequest>(),
+            serializer: GRPCProtobuf.ProtobufSerializer<Snowfork_V1_ForkResult>(),
+            handler: { request, context in
+                try await self.describeTicket(
+                    request: request,
+                    context: context
+                )
+            }
+        )
+        router.registerHandler(
             forMethod: Snowfork_V1_Snowfork.Method.Info.descriptor,
             deserializer: GRPCProtobuf.ProtobufDeserializer<Snowfork_V1_InfoRequest>(),
             serializer: GRPCProtobuf.ProtobufSerializer<Snowfork_V1_InfoReply>(),
@@ -1311,6 +1390,17 @@ extension Snowfork_V1_Snowfork.ServiceProtocol {
         context: GRPCCore.ServerContext
     ) async throws -> GRPCCore.StreamingServerResponse<Snowfork_V1_ListTicketsReply> {
         let response = try await self.listTickets(
+            request: GRPCCore.ServerRequest(stream: request),
+            context: context
+        )
+        return GRPCCore.StreamingServerResponse(single: response)
+    }
+
+    public func describeTicket(
+        request: GRPCCore.StreamingServerRequest<Snowfork_V1_DescribeTicketRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.StreamingServerResponse<Snowfork_V1_ForkResult> {
+        let response = try await self.describeTicket(
             request: GRPCCore.ServerRequest(stream: request),
             context: context
         )
@@ -1538,6 +1628,19 @@ extension Snowfork_V1_Snowfork.SimpleServiceProtocol {
     ) async throws -> GRPCCore.ServerResponse<Snowfork_V1_ListTicketsReply> {
         return GRPCCore.ServerResponse<Snowfork_V1_ListTicketsReply>(
             message: try await self.listTickets(
+                request: request.message,
+                context: context
+            ),
+            metadata: [:]
+        )
+    }
+
+    public func describeTicket(
+        request: GRPCCore.ServerRequest<Snowfork_V1_DescribeTicketRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.ServerResponse<Snowfork_V1_ForkResult> {
+        return GRPCCore.ServerResponse<Snowfork_V1_ForkResult>(
+            message: try await self.describeTicket(
                 request: request.message,
                 context: context
             ),
@@ -1851,6 +1954,29 @@ extension Snowfork_V1_Snowfork {
             deserializer: some GRPCCore.MessageDeserializer<Snowfork_V1_ListTicketsReply>,
             options: GRPCCore.CallOptions,
             onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_ListTicketsReply>) async throws -> Result
+        ) async throws -> Result where Result: Sendable
+
+        /// Call the "DescribeTicket" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > A ticket's fork: its figures and its clones, also for a while after it was joined.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Snowfork_V1_DescribeTicketRequest` message.
+        ///   - serializer: A serializer for `Snowfork_V1_DescribeTicketRequest` messages.
+        ///   - deserializer: A deserializer for `Snowfork_V1_ForkResult` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        func describeTicket<Result>(
+            request: GRPCCore.ClientRequest<Snowfork_V1_DescribeTicketRequest>,
+            serializer: some GRPCCore.MessageSerializer<Snowfork_V1_DescribeTicketRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Snowfork_V1_ForkResult>,
+            options: GRPCCore.CallOptions,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_ForkResult>) async throws -> Result
         ) async throws -> Result where Result: Sendable
 
         /// Call the "Info" method.
@@ -2324,6 +2450,40 @@ extension Snowfork_V1_Snowfork {
             )
         }
 
+        /// Call the "DescribeTicket" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > A ticket's fork: its figures and its clones, also for a while after it was joined.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Snowfork_V1_DescribeTicketRequest` message.
+        ///   - serializer: A serializer for `Snowfork_V1_DescribeTicketRequest` messages.
+        ///   - deserializer: A deserializer for `Snowfork_V1_ForkResult` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        public func describeTicket<Result>(
+            request: GRPCCore.ClientRequest<Snowfork_V1_DescribeTicketRequest>,
+            serializer: some GRPCCore.MessageSerializer<Snowfork_V1_DescribeTicketRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Snowfork_V1_ForkResult>,
+            options: GRPCCore.CallOptions = .defaults,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_ForkResult>) async throws -> Result = { response in
+                try response.message
+            }
+        ) async throws -> Result where Result: Sendable {
+            try await self.client.unary(
+                request: request,
+                descriptor: Snowfork_V1_Snowfork.Method.DescribeTicket.descriptor,
+                serializer: serializer,
+                deserializer: deserializer,
+                options: options,
+                onResponse: handleResponse
+            )
+        }
+
         /// Call the "Info" method.
         ///
         /// - Parameters:
@@ -2730,6 +2890,35 @@ extension Snowfork_V1_Snowfork.ClientProtocol {
             request: request,
             serializer: GRPCProtobuf.ProtobufSerializer<Snowfork_V1_ListTicketsRequest>(),
             deserializer: GRPCProtobuf.ProtobufDeserializer<Snowfork_V1_ListTicketsReply>(),
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "DescribeTicket" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > A ticket's fork: its figures and its clones, also for a while after it was joined.
+    ///
+    /// - Parameters:
+    ///   - request: A request containing a single `Snowfork_V1_DescribeTicketRequest` message.
+    ///   - options: Options to apply to this RPC.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func describeTicket<Result>(
+        request: GRPCCore.ClientRequest<Snowfork_V1_DescribeTicketRequest>,
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_ForkResult>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        try await self.describeTicket(
+            request: request,
+            serializer: GRPCProtobuf.ProtobufSerializer<Snowfork_V1_DescribeTicketRequest>(),
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Snowfork_V1_ForkResult>(),
             options: options,
             onResponse: handleResponse
         )
@@ -3186,6 +3375,39 @@ extension Snowfork_V1_Snowfork.ClientProtocol {
             metadata: metadata
         )
         return try await self.listTickets(
+            request: request,
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "DescribeTicket" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > A ticket's fork: its figures and its clones, also for a while after it was joined.
+    ///
+    /// - Parameters:
+    ///   - message: request message to send.
+    ///   - metadata: Additional metadata to send, defaults to empty.
+    ///   - options: Options to apply to this RPC, defaults to `.defaults`.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func describeTicket<Result>(
+        _ message: Snowfork_V1_DescribeTicketRequest,
+        metadata: GRPCCore.Metadata = [:],
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_ForkResult>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        let request = GRPCCore.ClientRequest<Snowfork_V1_DescribeTicketRequest>(
+            message: message,
+            metadata: metadata
+        )
+        return try await self.describeTicket(
             request: request,
             options: options,
             onResponse: handleResponse

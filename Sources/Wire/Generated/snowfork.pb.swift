@@ -254,6 +254,15 @@ public nonisolated struct Snowfork_V1_CloneResult: Sendable {
   /// of a lost one
   public var reason: String = String()
 
+  /// of its RAM, at its end
+  public var touchedBytes: UInt64 = 0
+
+  /// of those, not shared with its siblings
+  public var privateBytes: UInt64 = 0
+
+  /// since the call; 0 while it lives
+  public var endedUs: UInt64 = 0
+
   /// hierarchical: vmid … vmid+processes-1 live in this VM; else 1
   public var processes: UInt32 = 0
 
@@ -894,6 +903,18 @@ public nonisolated struct Snowfork_V1_ListHostsReply: Sendable {
   public init() {}
 }
 
+public nonisolated struct Snowfork_V1_DescribeTicketRequest: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var ticket: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
 public nonisolated struct Snowfork_V1_ListTicketsRequest: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -1410,7 +1431,7 @@ nonisolated extension Snowfork_V1_PhaseTime: SwiftProtobuf.Message, SwiftProtobu
 
 nonisolated extension Snowfork_V1_CloneResult: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".CloneResult"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}vmid\0\u{1}name\0\u{1}host\0\u{1}state\0\u{3}activate_us\0\u{3}ready_us\0\u{1}reason\0\u{1}processes\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}vmid\0\u{1}name\0\u{1}host\0\u{1}state\0\u{3}activate_us\0\u{3}ready_us\0\u{1}reason\0\u{1}processes\0\u{3}touched_bytes\0\u{3}private_bytes\0\u{3}ended_us\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1426,6 +1447,9 @@ nonisolated extension Snowfork_V1_CloneResult: SwiftProtobuf.Message, SwiftProto
       case 6: try { try decoder.decodeSingularUInt64Field(value: &self.readyUs) }()
       case 7: try { try decoder.decodeSingularStringField(value: &self.reason) }()
       case 8: try { try decoder.decodeSingularUInt32Field(value: &self.processes) }()
+      case 9: try { try decoder.decodeSingularUInt64Field(value: &self.touchedBytes) }()
+      case 10: try { try decoder.decodeSingularUInt64Field(value: &self.privateBytes) }()
+      case 11: try { try decoder.decodeSingularUInt64Field(value: &self.endedUs) }()
       default: break
       }
     }
@@ -1456,6 +1480,15 @@ nonisolated extension Snowfork_V1_CloneResult: SwiftProtobuf.Message, SwiftProto
     if self.processes != 0 {
       try visitor.visitSingularUInt32Field(value: self.processes, fieldNumber: 8)
     }
+    if self.touchedBytes != 0 {
+      try visitor.visitSingularUInt64Field(value: self.touchedBytes, fieldNumber: 9)
+    }
+    if self.privateBytes != 0 {
+      try visitor.visitSingularUInt64Field(value: self.privateBytes, fieldNumber: 10)
+    }
+    if self.endedUs != 0 {
+      try visitor.visitSingularUInt64Field(value: self.endedUs, fieldNumber: 11)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1467,6 +1500,9 @@ nonisolated extension Snowfork_V1_CloneResult: SwiftProtobuf.Message, SwiftProto
     if lhs.activateUs != rhs.activateUs {return false}
     if lhs.readyUs != rhs.readyUs {return false}
     if lhs.reason != rhs.reason {return false}
+    if lhs.touchedBytes != rhs.touchedBytes {return false}
+    if lhs.privateBytes != rhs.privateBytes {return false}
+    if lhs.endedUs != rhs.endedUs {return false}
     if lhs.processes != rhs.processes {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
@@ -2763,6 +2799,36 @@ nonisolated extension Snowfork_V1_ListHostsReply: SwiftProtobuf.Message, SwiftPr
 
   public static func ==(lhs: Snowfork_V1_ListHostsReply, rhs: Snowfork_V1_ListHostsReply) -> Bool {
     if lhs.hosts != rhs.hosts {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Snowfork_V1_DescribeTicketRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".DescribeTicketRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}ticket\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.ticket) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.ticket.isEmpty {
+      try visitor.visitSingularStringField(value: self.ticket, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Snowfork_V1_DescribeTicketRequest, rhs: Snowfork_V1_DescribeTicketRequest) -> Bool {
+    if lhs.ticket != rhs.ticket {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
