@@ -4,7 +4,7 @@
 # What no guest program needs at run time.
 left_out=(--exclude='./usr/share/doc' --exclude='./usr/share/man' --exclude='./usr/share/locale'
   --exclude='./usr/share/info' --exclude='./usr/share/lintian' --exclude='./usr/share/bug'
-  --exclude='./usr/share/bash-completion')
+  --exclude='./usr/share/bash-completion' --exclude='./usr/lib/x86_64-linux-gnu/gconv')
 
 # closure PACKAGE... : the packages with all they depend on, as on an empty machine, "name version" a line.
 closure() {
@@ -44,42 +44,53 @@ unpack() {
     tar -x -C "$dir" --keep-directory-symlink --no-same-owner "${left_out[@]}" "$@"
 }
 
-# needed_libraries FILE... : names of the shared libraries (the loader too) that these ELF files ask for.
+# needed_libraries : names of the shared libraries (the loader too) that the ELF files named on standard input,
+# NUL-terminated, ask for.
 needed_libraries() {
-  readelf -d -l "$@" 2>/dev/null |
+  # readelf complains of every script and data file among them.
+  { xargs -0 --no-run-if-empty readelf -d -l 2>/dev/null || true; } |
     sed -n -e 's/.*(NEEDED).*\[\(.*\)\]/\1/p' -e 's/.*program interpreter: .*\/\(.*\)\]/\1/p' | sort -u
 }
 
 # install_packages DIR PACKAGE... : the packages whole, and of all that they depend on the shared libraries that
-# their programs ask for, by and by. Interpreters of scripts are not libraries: name their packages.
+# their programs ask for. Interpreters of scripts are not libraries: name their packages.
 # What was used is added to $work/packages.
 install_packages() {
-  local dir=$1 name version library path wanted
+  local dir=$1 name version
   shift
-  local all="$work/all"
-  rm -rf "$all"
-  merged_tree "$all"
   closure "$@" >"$work/closure"
   while read -r name version; do
     fetch "$name" "$version"
     if [[ " $* " == *" $name "* ]]; then
       unpack "$(deb_file "$name" "$version")" "$dir"
       echo "$name $version" >>"$work/packages"
-    elif [[ $name == lib* ]]; then
-      unpack "$(deb_file "$name" "$version")" "$all" --wildcards '*.so*'
+    elif [[ $name == *lib* ]]; then # zlib1g too
+      merged_tree "$work/libraries/$name"
+      unpack "$(deb_file "$name" "$version")" "$work/libraries/$name" --exclude=./usr/share
     fi
   done <"$work/closure"
-  while :; do
-    wanted=
-    while read -r library; do
-      [[ -n $(find "$dir" -name "$library" -print -quit) ]] && continue
-      path=$(find "$all" -name "$library" ! -type d -print -quit)
-      [[ -n $path ]] || continue
-      mkdir -p "$dir/$(dirname "${path#"$all"/}")"
-      cp -L "$path" "$dir/${path#"$all"/}"
-      wanted=yes
-    done < <(find "$dir" -type f \( -perm -u+x -o -name '*.so*' \) -exec \
-      bash -c "$(declare -f needed_libraries)"'; needed_libraries "$@"' _ {} + | sort -u)
-    [[ -n $wanted ]] || break
+  [[ ! -d $work/libraries ]] || install_libraries "$dir"
+}
+
+# install_libraries DIR : out of $work/libraries, what DIR's programs need and DIR has not, and what that needs.
+install_libraries() {
+  local dir=$1 path name package
+  local -A present=() offered=()
+  while read -r name; do present[$name]=1; done < <(find "$dir" -name '*.so*' -printf '%f\n')
+  while read -r path; do offered[${path##*/}]=$path; done < <(cd "$work/libraries" && find . -name '*.so*' ! -type d)
+  find "$dir" -type f \( -perm -u+x -o -name '*.so*' \) -print0 >"$work/unread"
+  while [[ -s $work/unread ]]; do
+    needed_libraries <"$work/unread" >"$work/needed"
+    : >"$work/unread"
+    while read -r name; do
+      path=${offered[$name]:-}
+      [[ -z ${present[$name]:-} && -n $path ]] || continue
+      present[$name]=1
+      path=${path#./} package=${path%%/*}
+      mkdir -p "$dir/$(dirname "${path#*/}")"
+      cp -L "$work/libraries/$path" "$dir/${path#*/}"
+      printf '%s\0' "$dir/${path#*/}" >>"$work/unread"
+      grep "^$package " "$work/closure" >>"$work/packages"
+    done <"$work/needed"
   done
 }
