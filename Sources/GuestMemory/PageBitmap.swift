@@ -21,12 +21,18 @@ public struct PageBitmap: Sendable, Equatable {
 
   public mutating func insert(contentsOf range: PageRange) {
     precondition(range.lowerBound >= 0 && range.upperBound <= pageCount)
-    forEachWord(of: range) { $0 |= $1 }
+    forEachWord(of: range) { _, word, mask in word |= mask }
   }
 
   public mutating func remove(contentsOf range: PageRange) {
     precondition(range.lowerBound >= 0 && range.upperBound <= pageCount)
-    forEachWord(of: range) { $0 &= ~$1 }
+    forEachWord(of: range) { _, word, mask in word &= ~mask }
+  }
+
+  /// Adds what `other` has in the range.
+  public mutating func formUnion(_ other: PageBitmap, in range: PageRange) {
+    precondition(range.upperBound <= other.pageCount)
+    forEachWord(of: range) { index, word, mask in word |= other.words[index] & mask }
   }
 
   public mutating func removeAll() {
@@ -67,14 +73,14 @@ public struct PageBitmap: Sendable, Equatable {
     return found < pageCount ? found : nil
   }
 
-  private mutating func forEachWord(of range: PageRange, _ apply: (inout UInt64, UInt64) -> Void) {
+  private mutating func forEachWord(of range: PageRange, _ apply: (Int, inout UInt64, UInt64) -> Void) {
     var page = range.lowerBound
     while page < range.upperBound {
       let index = page >> 6
       let low = page & 63
       let high = Swift.min(64, low + range.upperBound - page)
       let mask: UInt64 = (high == 64 ? ~0 : (1 << UInt64(high)) - 1) & (~0 << UInt64(low))
-      apply(&words[index], mask)
+      apply(index, &words[index], mask)
       page += high - low
     }
   }

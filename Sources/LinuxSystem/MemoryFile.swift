@@ -27,8 +27,11 @@ public struct MemoryFile: Sendable {
   public var isOnTmpfs: Bool {
     var status = stat()
     guard fstat(descriptor.raw, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { return false }
-    return clinux_is_tmpfs(descriptor.raw) == 1
+    return liesOnTmpfs
   }
+
+  /// Whether it lies on tmpfs, be it a file or a directory.
+  public var liesOnTmpfs: Bool { clinux_is_tmpfs(descriptor.raw) == 1 }
 
   /// Device and inode: equal for two descriptors of one file.
   public func identity() throws(SystemError) -> (device: UInt64, inode: UInt64) {

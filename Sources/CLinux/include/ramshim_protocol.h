@@ -18,7 +18,7 @@
 #pragma once
 #include <stdint.h>
 
-enum {
+enum ramshim_constant {
   RAMSHIM_MAGIC = 0x4d524653,  // "SFRM"
   RAMSHIM_VERSION = 1,
   RAMSHIM_TOKEN_BYTES = 64,     // 256 bits in lower-case hexadecimal, not terminated
@@ -26,7 +26,7 @@ enum {
 };
 
 // ramshim_hello.flags: which descriptors follow the RAM file, in this order.
-enum {
+enum ramshim_flag {
   RAMSHIM_HAS_UFFD = 1 << 0,
   RAMSHIM_IS_MAPPED = 1 << 1,  // RAM is mapped on the cache file of `snapshot`; the cache's descriptor follows
 };

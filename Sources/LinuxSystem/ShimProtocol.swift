@@ -1,0 +1,102 @@
+import CLinux
+import Glibc
+
+/// The pager's side of `ramshim_protocol.h`.
+public enum ShimProtocol {
+  public struct Hello: Sendable {
+    public var pid: Int32
+    public var token: String
+    public var ramAddress: UInt64
+    public var ramBytes: UInt64
+    public var ram: OwnedDescriptor
+    public var userfaultfd: OwnedDescriptor?
+    /// The snapshot RAM is mapped on, and its cache file. Nil: RAM is the VM's own file.
+    public var mapped: (snapshot: String, cache: OwnedDescriptor)?
+  }
+
+  public enum Command: Sendable {
+    case openUserfaultfd
+    case mapCache(snapshot: String, cache: OwnedDescriptor)
+  }
+
+  /// Why a shim did not do as it was told.
+  public struct Refusal: Error, Sendable, CustomStringConvertible {
+    public var step: String
+    public var errno: CInt
+    /// The VM's RAM may be half remapped: it must be destroyed.
+    public var isFatal: Bool
+    public var description: String { SystemError("\(step) in QEMU", errno: errno).description }
+  }
+
+  /// Reads a hello that has arrived. Nil: it is not one, or not whole; close the connection.
+  public static func readHello(_ socket: OwnedDescriptor) throws(SystemError) -> Hello? {
+    var hello = ramshim_hello()
+    let size = MemoryLayout<ramshim_hello>.size
+    var descriptors: [OwnedDescriptor] = []
+    var count = 0
+    var failure: SystemError?
+    withUnsafeMutableBytes(of: &hello) { bytes in
+      do throws(SystemError) { (count, descriptors) = try UnixSocket.receive(socket, into: bytes) } catch {
+        failure = error
+      }
+    }
+    if let failure { throw failure }
+    guard count == size, hello.magic == UInt32(RAMSHIM_MAGIC.rawValue),
+      hello.version == UInt32(RAMSHIM_VERSION.rawValue), hello.ram_address % 4096 == 0
+    else { return nil }
+    let hasUserfaultfd = hello.flags & UInt32(RAMSHIM_HAS_UFFD.rawValue) != 0
+    let isMapped = hello.flags & UInt32(RAMSHIM_IS_MAPPED.rawValue) != 0
+    guard descriptors.count == 1 + (hasUserfaultfd ? 1 : 0) + (isMapped ? 1 : 0) else { return nil }
+    let token = withUnsafeBytes(of: hello.token) { String(decoding: $0, as: UTF8.self) }
+    let snapshot = withUnsafeBytes(of: hello.snapshot) {
+      String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
+    }
+    return Hello(
+      pid: Int32(bitPattern: hello.pid), token: token, ramAddress: hello.ram_address, ramBytes: hello.ram_bytes,
+      ram: descriptors[0], userfaultfd: hasUserfaultfd ? descriptors[1] : nil,
+      mapped: isMapped ? (snapshot, descriptors.last!) : nil)
+  }
+
+  /// Sends a command and waits for the userfaultfd that is its answer. EPIPE: the shim has gone.
+  public static func request(
+    _ command: Command, of socket: OwnedDescriptor, device: OwnedDescriptor
+  ) throws -> OwnedDescriptor {
+    var message = ramshim_command()
+    message.magic = UInt32(RAMSHIM_MAGIC.rawValue)
+    message.uffd_features = Userfaultfd.neededFeatures
+    var descriptors = [device.raw]
+    switch command {
+    case .openUserfaultfd:
+      message.kind = RAMSHIM_OPEN_UFFD.rawValue
+    case let .mapCache(snapshot, cache):
+      message.kind = RAMSHIM_MAP_CACHE.rawValue
+      precondition(snapshot.utf8.count < Int(RAMSHIM_SNAPSHOT_BYTES.rawValue), "snapshot ids are short")
+      withUnsafeMutableBytes(of: &message.snapshot) { $0.copyBytes(from: snapshot.utf8) }
+      descriptors.append(cache.raw)
+    }
+    try withUnsafeBytes(of: message) { try UnixSocket.send(socket, $0, descriptors: descriptors) }
+
+    var reply = ramshim_reply()
+    let (count, received) = try withUnsafeMutableBytes(of: &reply) { try UnixSocket.receive(socket, into: $0) }
+    guard count == MemoryLayout<ramshim_reply>.size, reply.magic == UInt32(RAMSHIM_MAGIC.rawValue) else {
+      throw SystemError("recvmsg", subject: "the RAM shim's answer", errno: count == 0 ? EPIPE : EPROTO)
+    }
+    guard reply.error_number == 0, let userfaultfd = received.first else {
+      throw Refusal(
+        step: name(ofStep: reply.step), errno: reply.error_number,
+        isFatal: reply.step >= RAMSHIM_STEP_MAP.rawValue)
+    }
+    return userfaultfd
+  }
+
+  private static func name(ofStep step: UInt32) -> String {
+    switch step {
+    case RAMSHIM_STEP_UFFD.rawValue: "USERFAULTFD_IOC_NEW"
+    case RAMSHIM_STEP_UFFD_API.rawValue: "UFFDIO_API"
+    case RAMSHIM_STEP_MAP.rawValue: "mmap of the page cache"
+    case RAMSHIM_STEP_REGISTER.rawValue: "UFFDIO_REGISTER"
+    case RAMSHIM_STEP_PROTECT.rawValue: "mprotect"
+    default: "a command"
+    }
+  }
+}

@@ -1,0 +1,66 @@
+import Glibc
+import LinuxSystem
+
+/// The daemon's door to the pager: one thread for each connection.
+package final class ControlServer: Sendable {
+  private let listener: OwnedDescriptor
+  private let pager: Pager
+
+  /// Root only.
+  package init(pager: Pager) throws(SystemError) {
+    self.pager = pager
+    listener = try UnixSocket.listen(path: pager.paths.controlSocket, mode: 0o600)
+  }
+
+  /// Accepts connections for ever, on the calling thread.
+  package func run() throws(SystemError) -> Never {
+    while true {
+      let socket = try UnixSocket.accept(listener)
+      try NamedThread("memtap-control") { [self] in
+        // A peer that breaks off or talks nonsense loses its connection, no more.
+        try? converse(socket)
+      }.detach()
+    }
+  }
+
+  private func converse(_ socket: OwnedDescriptor) throws {
+    while let frame = try ControlFrame.read(socket) {
+      let request = try frame.decode(ControlRequest.self)
+      if case .events = request {
+        try pager.events.add(socket) { pager.standingEvents() }
+        return
+      }
+      try ControlFrame.write(answer(request), to: socket)
+    }
+  }
+
+  private func answer(_ request: ControlRequest) -> [UInt8] {
+    do throws(MemtapError) {
+      switch request {
+      case .status: return ControlFrame.encode(ControlAnswer.status(try pager.status()))
+      case let .expect(vm, token, ramBytes): try pager.expect(vm: vm, token: token, ramBytes: ramBytes)
+      case let .waitForShim(vm, timeout): try pager.waitForShim(vm: vm, timeoutMilliseconds: timeout)
+      case let .rename(vm, name): try pager.rename(vm: vm, to: name)
+      case let .forget(vm): try pager.forget(vm: vm)
+      case let .arm(vm): try pager.arm(vm: vm)
+      case let .commit(vm, snapshot): return encode(try pager.commit(vm: vm, snapshot: snapshot))
+      case let .disarm(vm): try pager.disarm(vm: vm)
+      case let .activate(vm, snapshot): try pager.activate(vm: vm, snapshot: snapshot)
+      case let .drop(snapshot): try pager.drop(snapshot: snapshot)
+      case let .isWhole(snapshot):
+        return ControlFrame.encode(ControlAnswer.whole(try pager.isWhole(snapshot: snapshot)))
+      case let .complete(snapshot): try pager.complete(snapshot: snapshot)
+      case .statistics: return ControlFrame.encode(ControlAnswer.statistics(try pager.statistics()))
+      case let .layout(snapshot): return encode(try pager.layout(snapshot: snapshot))
+      case .events: preconditionFailure("handled by converse")
+      }
+      return ControlFrame.encode(ControlAnswer.done)
+    } catch {
+      return ControlFrame.encode(ControlAnswer.failed(error))
+    }
+  }
+
+  private func encode(_ layout: SnapshotLayout) -> [UInt8] {
+    ControlFrame.encode(ControlAnswer.layout(ramBytes: layout.ramBytes), runs: layout.existing)
+  }
+}

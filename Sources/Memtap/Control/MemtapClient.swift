@@ -1,0 +1,158 @@
+import Glibc
+import LinuxSystem
+import Synchronization
+
+/// The daemon's side of memtap.sock. Any thread; calls at the same time use connections of their own.
+public final class MemtapClient: MemtapControl, Sendable {
+  private let socketPath: String
+  /// Connections between calls.
+  private let idle = Mutex<[OwnedDescriptor]>([])
+
+  /// Does not connect yet: the first call does.
+  public init(socketPath: String) { self.socketPath = socketPath }
+
+  public func status() throws(MemtapError) -> MemtapStatus {
+    guard case let .status(status) = try call(.status, "status", "memtap").answer else { throw nonsense("status") }
+    return status
+  }
+
+  public func expect(vm: String, token: String, ramBytes: UInt64) throws(MemtapError) {
+    try call(.expect(vm: vm, token: token, ramBytes: ramBytes), "expect", vm)
+  }
+  public func waitForShim(vm: String, timeoutMilliseconds: Int) throws(MemtapError) {
+    try call(.waitForShim(vm: vm, timeoutMilliseconds: timeoutMilliseconds), "waitForShim", vm)
+  }
+  public func rename(vm: String, to name: String) throws(MemtapError) {
+    try call(.rename(vm: vm, to: name), "rename", vm)
+  }
+  public func forget(vm: String) throws(MemtapError) { try call(.forget(vm: vm), "forget", vm) }
+  public func arm(vm: String) throws(MemtapError) { try call(.arm(vm: vm), "arm", vm) }
+  public func disarm(vm: String) throws(MemtapError) { try call(.disarm(vm: vm), "disarm", vm) }
+
+  public func commit(vm: String, snapshot: String) throws(MemtapError) -> SnapshotLayout {
+    try layout(.commit(vm: vm, snapshot: snapshot), "commit", vm)
+  }
+  public func layout(snapshot: String) throws(MemtapError) -> SnapshotLayout {
+    try layout(.layout(snapshot: snapshot), "layout", snapshot)
+  }
+
+  public func activate(vm: String, snapshot: String) throws(MemtapError) {
+    try call(.activate(vm: vm, snapshot: snapshot), "activate", vm)
+  }
+  public func drop(snapshot: String) throws(MemtapError) {
+    try call(.drop(snapshot: snapshot), "drop", snapshot)
+  }
+  public func isWhole(snapshot: String) throws(MemtapError) -> Bool {
+    guard case let .whole(isWhole) = try call(.isWhole(snapshot: snapshot), "isWhole", snapshot).answer else {
+      throw nonsense("isWhole")
+    }
+    return isWhole
+  }
+  public func complete(snapshot: String) throws(MemtapError) {
+    try call(.complete(snapshot: snapshot), "complete", snapshot)
+  }
+  public func statistics() throws(MemtapError) -> MemtapStatistics {
+    guard case let .statistics(statistics) = try call(.statistics, "statistics", "memtap").answer else {
+      throw nonsense("statistics")
+    }
+    return statistics
+  }
+
+  /// What the pager tells unasked, from a connection and a thread of its own. First what stands already (VMs to be
+  /// ended, snapshots lost, VMs gone and not forgotten), so that an event may come twice. When the pager goes away the
+  /// stream connects again until its consumer ends.
+  public var events: AsyncStream<MemtapEvent> {
+    AsyncStream { continuation in
+      let state = EventStreamState()
+      continuation.onTermination = { _ in state.end() }
+      do {
+        try NamedThread("memtap-events") { [socketPath] in
+          while !state.isOver {
+            if let socket = try? UnixSocket.connect(path: socketPath), state.use(socket) {
+              try? ControlFrame.write(ControlFrame.encode(ControlRequest.events), to: socket)
+              while let frame = try? ControlFrame.read(socket), let event = try? frame.decode(MemtapEvent.self) {
+                continuation.yield(event)
+              }
+            }
+            usleep(50_000)
+          }
+        }.detach()
+      } catch {
+        continuation.finish()
+      }
+    }
+  }
+
+  // MARK: One call
+
+  @discardableResult
+  private func call(
+    _ request: ControlRequest, _ operation: String, _ subject: String
+  ) throws(MemtapError) -> (answer: ControlAnswer, runs: [SnapshotLayout.PageRun]) {
+    let bytes = ControlFrame.encode(request)
+    // An idle connection may be one to a pager that has ended since: then once more, with a new one.
+    while let socket = idle.withLock({ $0.popLast() }) {
+      if let outcome = try? exchange(bytes, socket) { return try open(outcome, socket) }
+    }
+    let socket: OwnedDescriptor
+    let frame: ControlFrame
+    do {
+      socket = try UnixSocket.connect(path: socketPath)
+      frame = try exchange(bytes, socket)
+    } catch {
+      throw MemtapError(.unavailable, operation: operation, subject: subject, cause: "\(error)")
+    }
+    return try open(frame, socket)
+  }
+
+  private func exchange(_ bytes: [UInt8], _ socket: OwnedDescriptor) throws -> ControlFrame {
+    try ControlFrame.write(bytes, to: socket)
+    guard let frame = try ControlFrame.read(socket) else {
+      throw SystemError("read", subject: "the pager's answer", errno: EPIPE)
+    }
+    return frame
+  }
+
+  private func open(
+    _ frame: ControlFrame, _ socket: OwnedDescriptor
+  ) throws(MemtapError) -> (answer: ControlAnswer, runs: [SnapshotLayout.PageRun]) {
+    guard let answer = try? frame.decode(ControlAnswer.self) else { throw nonsense("a call") }
+    idle.withLock { $0.append(socket) }
+    if case let .failed(error) = answer { throw error }
+    return (answer, frame.runs)
+  }
+
+  private func layout(
+    _ request: ControlRequest, _ operation: String, _ subject: String
+  ) throws(MemtapError) -> SnapshotLayout {
+    let (answer, runs) = try call(request, operation, subject)
+    guard case let .layout(ramBytes) = answer else { throw nonsense(operation) }
+    return SnapshotLayout(ramBytes: ramBytes, existing: runs)
+  }
+
+  private func nonsense(_ operation: String) -> MemtapError {
+    MemtapError(
+      .failed, operation: operation, subject: "memtap", cause: "the pager's answer is not of this protocol version")
+  }
+}
+
+/// Lets the consumer's end reach a thread that waits in a read.
+private final class EventStreamState: Sendable {
+  private let state = Mutex<(isOver: Bool, socket: OwnedDescriptor?)>((false, nil))
+
+  var isOver: Bool { state.withLock { $0.isOver } }
+
+  func use(_ socket: OwnedDescriptor) -> Bool {
+    state.withLock {
+      $0.socket = socket
+      return !$0.isOver
+    }
+  }
+
+  func end() {
+    state.withLock {
+      $0.isOver = true
+      if let socket = $0.socket { shutdown(socket.raw, CInt(SHUT_RDWR)) }
+    }
+  }
+}

@@ -1,0 +1,112 @@
+import Glibc
+import GuestMemory
+import LinuxSystem
+
+/// Where a page of a snapshot is to be had. One byte a page in the state file, which outlives the pager.
+///
+///     atOrigin ──┐                      a page of the cache file is never written again once it is
+///                ├──▶ present or zero   `present`, and its origin's protection is lifted only
+///     atBase  ───┘                      after its state has left `atOrigin`
+enum PageState: UInt8 {
+  /// Not saved yet: the origin has it unchanged, write-protected (or a newer snapshot of the origin saved it).
+  case atOrigin = 0
+  /// In the cache file.
+  case present = 1
+  /// Zeros; a hole in the cache file.
+  case zero = 2
+  /// Not touched by the origin, which is a clone: as in the snapshot that the origin was cloned from.
+  case atBase = 3
+}
+
+/// The page states of one snapshot, mapped shared from a file on tmpfs: right at every instant, so that the
+/// successor of a killed pager goes on from them. One thread at a time.
+final class PageStates {
+  let pageCount: Int
+  private let bytes: UnsafeMutablePointer<UInt8>
+
+  /// A new file, every page `initial`. Its memory is allocated here, so that no later store can fail.
+  init(creating path: String, pageCount: Int, initial: PageState) throws(SystemError) {
+    let file = try MemoryFile.create(path, bytes: UInt64(pageCount))
+    let code = posix_fallocate(file.descriptor.raw, 0, off_t(pageCount))
+    if code != 0 { throw SystemError("posix_fallocate", subject: path, errno: code) }
+    self.pageCount = pageCount
+    bytes = try Self.map(file, pageCount)
+    memset(bytes, CInt(initial.rawValue), pageCount)
+  }
+
+  /// An existing file. EINVAL: it is not one of `pageCount` states.
+  init(opening path: String, pageCount: Int) throws(SystemError) {
+    let file = try MemoryFile.open(path)
+    guard try file.descriptor.size() == UInt64(pageCount) else {
+      throw SystemError("open", subject: path, errno: EINVAL)
+    }
+    self.pageCount = pageCount
+    bytes = try Self.map(file, pageCount)
+    for page in 0..<pageCount where PageState(rawValue: bytes[page]) == nil {
+      munmap(bytes, pageCount)
+      throw SystemError("open", subject: path, errno: EINVAL)
+    }
+  }
+
+  deinit { munmap(bytes, pageCount) }
+
+  private static func map(
+    _ file: MemoryFile, _ length: Int
+  ) throws(SystemError) -> UnsafeMutablePointer<UInt8> {
+    let mapped = mmap(nil, length, PROT_READ | PROT_WRITE, MAP_SHARED | CInt(MAP_POPULATE), file.descriptor.raw, 0)
+    guard let mapped, mapped != MAP_FAILED else {
+      throw SystemError("mmap", subject: "page states", errno: errno)
+    }
+    return mapped.bindMemory(to: UInt8.self, capacity: length)
+  }
+
+  subscript(page: PageIndex) -> PageState {
+    @inline(__always) get {
+      assert(page >= 0 && page < pageCount)
+      return unsafeBitCast(bytes[page], to: PageState.self)
+    }
+    @inline(__always) set {
+      assert(page >= 0 && page < pageCount)
+      bytes[page] = newValue.rawValue
+    }
+  }
+
+  func fill(_ range: PageRange, _ state: PageState) {
+    precondition(range.lowerBound >= 0 && range.upperBound <= pageCount)
+    memset(bytes + range.lowerBound, CInt(state.rawValue), range.count)
+  }
+
+  /// Whether the page's bytes still have to come from elsewhere.
+  @inline(__always)
+  func isUnresolved(_ page: PageIndex) -> Bool { self[page] == .atOrigin || self[page] == .atBase }
+
+  func count(_ state: PageState) -> Int {
+    var total = 0
+    for page in 0..<pageCount where bytes[page] == state.rawValue { total += 1 }
+    return total
+  }
+
+  func contains(_ state: PageState) -> Bool { memchr(bytes, CInt(state.rawValue), pageCount) != nil }
+
+  /// Calls `body` with each maximal run of pages for which `matches` says the same of their states, if it says yes.
+  /// `matches` has one bit for each state's number. Runs of one state are skipped eight pages at a time.
+  func forEachRun(matching matches: UInt8, _ body: (PageRange) -> Void) {
+    var page = 0
+    while page < pageCount {
+      let selected = matches >> bytes[page] & 1
+      let first = page
+      while page < pageCount {
+        if page & 7 == 0, page + 8 <= pageCount {
+          let word = UnsafeRawPointer(bytes + page).load(as: UInt64.self)
+          if word == UInt64(bytes[page]) &* 0x0101_0101_0101_0101, matches >> bytes[page] & 1 == selected {
+            page += 8
+            continue
+          }
+        }
+        if matches >> bytes[page] & 1 != selected { break }
+        page += 1
+      }
+      if selected == 1 { body(first..<page) }
+    }
+  }
+}

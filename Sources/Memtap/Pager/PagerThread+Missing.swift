@@ -1,0 +1,116 @@
+import GuestMemory
+import LinuxSystem
+
+/// A clone touches a page that is not in its snapshot's cache file.
+extension PagerThread {
+  func serveMissing(_ page: PageIndex, of region: Region) {
+    guard let snapshot = region.base else {
+      doom(region, "a page of its own memory file was reported missing")
+      return
+    }
+    var awake = page..<page + 1
+    if snapshot.states.isUnresolved(page) {
+      awake = .window(around: page, size: tuning.fetchWindow, end: snapshot.pageCount)
+      do throws(PageTrouble) {
+        try fetch(page, with: awake, into: snapshot, for: region)
+      } catch {
+        fail(page, of: region, error)
+        return
+      }
+    }
+    if snapshot.states[page] == .zero {
+      mapZeros(around: page, of: region, in: snapshot)
+    } else {
+      check(region.userfaultfd!.wake(address: region.address(of: awake.lowerBound), length: awake.byteCount), region)
+    }
+  }
+
+  /// Resolves `page`, and of its window what can be had as well.
+  private func fetch(
+    _ page: PageIndex, with window: PageRange, into snapshot: Snapshot, for region: Region
+  ) throws(PageTrouble) {
+    var unresolved: UInt64 = 0
+    for neighbour in window where snapshot.states.isUnresolved(neighbour) { unresolved += 1 }
+    do throws(PageTrouble) {
+      try resolve(window, of: snapshot)
+    } catch where snapshot.states.isUnresolved(page) {
+      try resolve(page..<page + 1, of: snapshot)
+    } catch {
+      // A neighbour could not be had; it will be asked for if it is needed.
+    }
+    for neighbour in window where snapshot.states.isUnresolved(neighbour) { unresolved -= 1 }
+    region.counters.pagesFetched += 1
+    region.counters.pagesPrefetched += unresolved - 1
+    snapshot.counters.pagesFetched += 1
+    snapshot.counters.pagesPrefetched += unresolved - 1
+  }
+
+  /// Maps zeros at `page` and at the zero pages beside it. They are private to the clone at once, as zeros cost nothing.
+  private func mapZeros(around page: PageIndex, of region: Region, in snapshot: Snapshot) {
+    let run = zeroRun(around: page, of: region, in: snapshot)
+    var next = run.lowerBound
+    while next < run.upperBound {
+      let (answer, done) = region.userfaultfd!.mapZero(
+        address: region.address(of: next), length: (next..<run.upperBound).byteCount)
+      next += Int(done) / Page.bytes
+      if answer == .done { break }
+      if answer == .again { continue }
+      guard answer == .exists else {
+        check(answer, region)
+        return
+      }
+      // A marker of a write-protection stands there, or the page has been mapped by another thread's fault.
+      if next == page { replaceMarker(at: page, of: region) }
+      check(region.userfaultfd!.wake(address: region.address(of: next), length: UInt64(Page.bytes)), region)
+      next += 1
+    }
+    region.counters.pagesZero += UInt64(run.count)
+    snapshot.counters.pagesZero += UInt64(run.count)
+  }
+
+  private func zeroRun(around page: PageIndex, of region: Region, in snapshot: Snapshot) -> PageRange {
+    // With protections in force every page has a marker, that is taken away only for a page that is asked for.
+    if region.arming != nil || !region.snapshots.isEmpty { return page..<page + 1 }
+    let window = PageRange.window(around: page, size: tuning.zeroWindow, end: snapshot.pageCount)
+    var first = page
+    while first > window.lowerBound, snapshot.states[first - 1] == .zero { first -= 1 }
+    var end = page + 1
+    while end < window.upperBound, snapshot.states[end] == .zero { end += 1 }
+    return first..<end
+  }
+
+  /// The page is missing, so it is not private and no snapshot of this clone needs it: lift, then map. Between arm and
+  /// commit it then counts as private, which it is: it maps the kernel's page of zeros.
+  private func replaceMarker(at page: PageIndex, of region: Region) {
+    if let newest = region.newest, newest.states[page] == .atOrigin { return }  // private after all: it is mapped
+    let address = region.address(of: page)
+    check(region.userfaultfd!.lift(address: address, length: UInt64(Page.bytes)), region)
+    let answer = region.userfaultfd!.mapZero(address: address, length: UInt64(Page.bytes)).answer
+    check(answer, region)
+    if answer == .done || answer == .exists { region.arming?.lifted.insert(page) }
+  }
+
+  private func fail(_ page: PageIndex, of region: Region, _ trouble: PageTrouble) {
+    switch trouble {
+    case .noMemory: doom(region, "no memory is left for the page cache of its snapshot")
+    case .originGone:
+      let snapshot = region.base!
+      doom(region, "its origin \(snapshot.originName) has ended and \(snapshot.unsavedCount) pages were not fetched")
+    case let .failed(error): doom(region, "page \(page) could not be read: \(error)")
+    }
+  }
+
+  /// The kernel's answers that need no other act than this.
+  func check(_ answer: UserfaultAnswer, _ region: Region) {
+    switch answer {
+    case .done, .exists, .again: break
+    case .processGone: abandon(region)  // its end is reported by the shim's socket
+    case let .refused(code):
+      doom(region, "the kernel refused to resolve a fault: \(SystemError("userfaultfd", errno: code))")
+    }
+  }
+}
+
+extension Range where Bound == PageIndex {
+  var byteCount: UInt64 { UInt64(count) * UInt64(Page.bytes) }
+}

@@ -1,0 +1,112 @@
+import FoundationEssentials
+import Glibc
+import GuestMemory
+import LinuxSystem
+
+/// The files of a snapshot: a directory on tmpfs, named by the snapshot's id, that outlives the pager.
+///
+///     pages          the page cache, sparse
+///     states         a byte a page (`PageState`)
+///     manifest.json  what never changes: `SnapshotManifest`
+///     dropped, lost  there if the snapshot is; `lost` holds the reason
+///
+/// A directory gets its name, and with it existence, by one rename at the commit.
+enum SnapshotFiles {
+  static func pages(_ directory: String) -> String { "\(directory)/pages" }
+  static func states(_ directory: String) -> String { "\(directory)/states" }
+  private static func manifest(_ directory: String) -> String { "\(directory)/manifest.json" }
+
+  /// Makes directory and manifest. What an earlier pager left under that name is removed.
+  static func create(_ directory: String, _ manifest: SnapshotManifest) throws(SystemError) {
+    remove(directory)
+    try systemCall("mkdir", subject: directory) { mkdir(directory, 0o700) }
+    try replaceFile(Self.manifest(directory), with: encodeManifest(manifest))
+  }
+
+  static func readManifest(_ directory: String) throws(SystemError) -> SnapshotManifest {
+    try decode(Self.manifest(directory))
+  }
+
+  /// Not an error if there is nothing.
+  static func remove(_ directory: String) {
+    for name in ["manifest.json", "states", "pages", "dropped", "lost"] { Glibc.unlink("\(directory)/\(name)") }
+    rmdir(directory)
+  }
+
+  static func markDropped(_ directory: String) { try? replaceFile("\(directory)/dropped", with: []) }
+  static func isDropped(_ directory: String) -> Bool { access("\(directory)/dropped", F_OK) == 0 }
+
+  static func mark(_ directory: String, lost reason: String) {
+    try? replaceFile("\(directory)/lost", with: Array(reason.utf8))
+  }
+  static func lostReason(_ directory: String) -> String? { try? readTextFile("\(directory)/lost") }
+}
+
+struct SnapshotManifest: Codable {
+  var originName: String
+  /// The origin's token: its name may change.
+  var originToken: String
+  var base: String?
+  var ramBytes: UInt64
+  var sequence: UInt64
+}
+
+/// What the pager keeps of a VM for its successor, in a file named by the token.
+struct VMManifest: Codable {
+  var name: String
+  var token: String
+  var ramBytes: UInt64
+  /// The snapshot that its RAM is mapped on, or is about to be: the shim's hello tells which.
+  var base: String?
+  /// QEMU's process, once it has connected.
+  var pid: Int32?
+  var startTime: UInt64?
+  var isForgotten = false
+
+  func write(in directory: String) throws(SystemError) {
+    try replaceFile("\(directory)/\(token).json", with: encodeManifest(self))
+  }
+  static func remove(token: String, in directory: String) { Glibc.unlink("\(directory)/\(token).json") }
+  static func read(_ path: String) throws(SystemError) -> VMManifest { try decode(path) }
+}
+
+/// The names in a directory, without dots.
+func namesInDirectory(_ path: String) throws(SystemError) -> [String] {
+  guard let stream = opendir(path) else { throw SystemError("opendir", subject: path, errno: errno) }
+  defer { closedir(stream) }
+  var names: [String] = []
+  while let entry = readdir(stream) {
+    let name = withUnsafeBytes(of: &entry.pointee.d_name) {
+      String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
+    }
+    if !name.hasPrefix(".") { names.append(name) }
+  }
+  return names
+}
+
+/// Replaces a small file as a whole: a reader, and whoever comes after a crash, sees the old or the new one.
+private func replaceFile(_ path: String, with bytes: [UInt8]) throws(SystemError) {
+  let draft = "\(path).new"
+  let file = try OwnedDescriptor.open(draft, O_WRONLY | O_CREAT | O_TRUNC, mode: 0o600)
+  var done = 0
+  while done < bytes.count {
+    done += try systemCall("write", subject: draft) {
+      bytes.withUnsafeBytes { write(file.raw, $0.baseAddress! + done, bytes.count - done) }
+    }
+  }
+  try systemCall("rename", subject: path) { rename(draft, path) }
+}
+
+private func encodeManifest(_ value: some Encodable) -> [UInt8] {
+  // Structures of strings and numbers always encode.
+  guard let data = try? JSONEncoder().encode(value) else { preconditionFailure("a manifest does not encode") }
+  return Array(data)
+}
+
+private func decode<T: Decodable>(_ path: String) throws(SystemError) -> T {
+  let text = try readTextFile(path)
+  guard let value = try? JSONDecoder().decode(T.self, from: Data(text.utf8)) else {
+    throw SystemError("read", subject: path, errno: EINVAL)
+  }
+  return value
+}
