@@ -29,7 +29,7 @@ package struct DomainDefinition {
   package var xml: String { domain.serialized() }
 
   private var domain: XMLElement {
-    var parts = [
+    let parts = [
       XMLElement("name", text: spec.name),
       XMLElement("uuid", text: spec.uuid),
       XMLElement("genid", text: spec.generationID),
@@ -40,9 +40,6 @@ package struct DomainDefinition {
         XMLElement("access", [("mode", "shared")]),
       ]),
       XMLElement("vcpu", text: "\(spec.vcpus)"),
-    ]
-    if spec.cpuLimitPercent > 0 { parts.append(cpuLimit) }
-    parts += [
       operatingSystem, features, cpu, clock,
       XMLElement("on_poweroff", text: "destroy"),
       XMLElement("on_reboot", text: "destroy"),
@@ -61,15 +58,6 @@ package struct DomainDefinition {
     XMLElement("metadata", children: [
       XMLElement(
         "sf:machine", [("xmlns:sf", Self.metadataNamespace), ("role", spec.role.rawValue)])
-    ])
-  }
-
-  /// Of all virtual CPUs together, 100 being one of the host's CPUs. Kept by the kernel's CPU controller.
-  private var cpuLimit: XMLElement {
-    let periodMicroseconds = 20_000
-    return XMLElement("cputune", children: [
-      XMLElement("global_period", text: "\(periodMicroseconds)"),
-      XMLElement("global_quota", text: "\(periodMicroseconds * spec.cpuLimitPercent / 100)"),
     ])
   }
 

@@ -4,6 +4,9 @@ import LinuxSystem
 /// The directory tree of libvirt's embedded driver: its configuration, the run-time state by which a new process
 /// adopts running machines, logs, and the cache of QEMU's capabilities.
 struct EmbeddedRoot {
+  /// The unprivileged user and group of QEMU, made by Debian's libvirt-daemon-system.
+  static let user = "libvirt-qemu"
+
   let path: String
 
   /// The root in `qemu:///embed?root=DIR`; nil for any other URI.
@@ -28,8 +31,8 @@ struct EmbeddedRoot {
   func configuration(memoryDirectory: String) -> String {
     """
     # Written by sfd at every start: changes here are lost.
-    user = "libvirt-qemu"
-    group = "libvirt-qemu"
+    user = "\(Self.user)"
+    group = "\(Self.user)"
     security_driver = "none"
     dynamic_ownership = 1
     remember_owner = 0

@@ -65,6 +65,9 @@ public final class LibvirtHypervisor: Hypervisor {
       try domain.prepareForMigration(operation: operation)
       // QEMU keeps this in mind until the device state is there; libvirt goes on showing a paused domain.
       if spec.role == .slot { try domain.command(#"{"execute":"cont"}"#, operation: operation) }
+      if spec.cpuLimitPercent > 0 {
+        try CPULimit(machine: spec.name).apply(percent: spec.cpuLimitPercent, pid: processID(of: spec.name))
+      }
     } catch {
       try? destroy(spec.name)
       throw error
@@ -90,7 +93,10 @@ public final class LibvirtHypervisor: Hypervisor {
   }
 
   public func destroy(_ name: String) throws(HypervisorError) {
-    defer { removeLog(of: name) }
+    defer {
+      removeLog(of: name)
+      CPULimit(machine: name).remove()
+    }
     guard let pointer = virDomainLookupByName(connection.pointer, name) else { return }
     let domain = Domain(taking: pointer)
     guard virDomainDestroy(domain.pointer) != 0 else { return }
