@@ -36,7 +36,7 @@ let package = Package(
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: strict),
     .executableTarget(name: "sfd", dependencies: ["Fork", "LinuxSystem"], swiftSettings: strict),
-    .executableTarget(name: "sf-memtap", dependencies: ["Memtap"], swiftSettings: strict),
+    .executableTarget(name: "sf-memtap", dependencies: ["Memtap", "LinuxSystem"], swiftSettings: strict),
 
     // 2  the VM-fork service
     .target(
@@ -58,9 +58,7 @@ let package = Package(
     // 5  pages on access
     .target(
       name: "Memtap",
-      dependencies: [
-        "GuestMemory", "LinuxSystem", .product(name: "Atomics", package: "swift-atomics"),
-      ], swiftSettings: strict),
+      dependencies: ["GuestMemory", "LinuxSystem"], swiftSettings: strict),
 
     // what the phases stand on
     .target(
@@ -91,5 +89,11 @@ let package = Package(
         .product(name: "GRPCCore", package: "grpc-swift-2"),
         .product(name: "GRPCNIOTransportHTTP2", package: "grpc-swift-nio-transport"),
       ], swiftSettings: strict),
+    .testTarget(name: "GuestMemoryTests", dependencies: ["GuestMemory"], swiftSettings: strict),
+    .testTarget(name: "LinuxSystemTests", dependencies: ["LinuxSystem"], swiftSettings: strict),
+    .testTarget(
+      name: "MemtapTests",
+      dependencies: ["Memtap", "LinuxSystem", "GuestMemory", "sf-memtap", "memtap-test-guest"], swiftSettings: strict),
+    .executableTarget(name: "memtap-test-guest", path: "Tests/Support/memtap-test-guest"),
   ]
 )

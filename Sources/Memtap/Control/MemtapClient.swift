@@ -59,23 +59,20 @@ public final class MemtapClient: MemtapControl, Sendable {
   }
 
   /// What the pager tells unasked, from a connection and a thread of its own. First what stands already (VMs to be
-  /// ended, snapshots lost, VMs gone and not forgotten), so that an event may come twice. When the pager goes away the
-  /// stream connects again until its consumer ends.
+  /// ended, snapshots lost, VMs gone and not forgotten), so that an event may come twice. The stream ends when the
+  /// pager does, at once if there is none.
   public var events: AsyncStream<MemtapEvent> {
     AsyncStream { continuation in
-      let state = EventStreamState()
-      continuation.onTermination = { _ in state.end() }
       do {
-        try NamedThread("memtap-events") { [socketPath] in
-          while !state.isOver {
-            if let socket = try? UnixSocket.connect(path: socketPath), state.use(socket) {
-              try? ControlFrame.write(ControlFrame.encode(ControlRequest.events), to: socket)
-              while let frame = try? ControlFrame.read(socket), let event = try? frame.decode(MemtapEvent.self) {
-                continuation.yield(event)
-              }
-            }
-            usleep(50_000)
+        let socket = try UnixSocket.connect(path: socketPath)
+        try ControlFrame.write(ControlFrame.encode(ControlRequest.events), to: socket)
+        // Wakes the thread below, which then ends the stream.
+        continuation.onTermination = { _ in shutdown(socket.raw, CInt(SHUT_RDWR)) }
+        try NamedThread("memtap-events") {
+          while let frame = try? ControlFrame.read(socket), let event = try? frame.decode(MemtapEvent.self) {
+            continuation.yield(event)
           }
+          continuation.finish()
         }.detach()
       } catch {
         continuation.finish()
@@ -133,26 +130,5 @@ public final class MemtapClient: MemtapControl, Sendable {
   private func nonsense(_ operation: String) -> MemtapError {
     MemtapError(
       .failed, operation: operation, subject: "memtap", cause: "the pager's answer is not of this protocol version")
-  }
-}
-
-/// Lets the consumer's end reach a thread that waits in a read.
-private final class EventStreamState: Sendable {
-  private let state = Mutex<(isOver: Bool, socket: OwnedDescriptor?)>((false, nil))
-
-  var isOver: Bool { state.withLock { $0.isOver } }
-
-  func use(_ socket: OwnedDescriptor) -> Bool {
-    state.withLock {
-      $0.socket = socket
-      return !$0.isOver
-    }
-  }
-
-  func end() {
-    state.withLock {
-      $0.isOver = true
-      if let socket = $0.socket { shutdown(socket.raw, CInt(SHUT_RDWR)) }
-    }
   }
 }
