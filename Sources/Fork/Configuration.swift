@@ -1,4 +1,5 @@
 import Foundation
+import Memtap
 import Wire
 
 /// Where the daemon keeps its things and which libvirt it drives. Set by the environment, so that tests and a
@@ -39,12 +40,8 @@ public struct Configuration: Sendable {
 
   public var socketPath: String { runDirectory + "/sfd.sock" }
   public var lockPath: String { runDirectory + "/sfd.lock" }
-  public var memtapSocketPath: String { runDirectory + "/memtap.sock" }
-  public var shimSocketPath: String { runDirectory + "/shim/shim.sock" }
-  /// A tmpfs of our own: `ram/` is libvirt's memory_backing_dir, `cache/` memtap's.
-  public var memoryDirectory: String { runDirectory + "/mem" }
-  public var ramDirectory: String { memoryDirectory + "/ram" }
-  public var cacheDirectory: String { memoryDirectory + "/cache" }
+  /// The pager's sockets, and the tmpfs of guest RAM and page caches.
+  public var memtap: MemtapPaths { MemtapPaths(run: runDirectory) }
   public var databasePath: String { stateDirectory + "/snowfork.db" }
   public var imagesDirectory: String { stateDirectory + "/images" }
   public var libvirtRoot: String { stateDirectory + "/libvirt" }

@@ -27,16 +27,16 @@ public struct Daemon: Sendable {
     }
     lock = try Self.takeLock(configuration)
     outerMounts = try OwnedDescriptor.open("/proc/self/ns/mnt", O_RDONLY)
-    try Self.makeDirectory(configuration.memoryDirectory, mode: 0o711)
-    if !GuestMemoryMount.isMounted(configuration.memoryDirectory) {
-      try GuestMemoryMount.mount(configuration.memoryDirectory)
+    try Self.makeDirectory(configuration.memtap.memory, mode: 0o711)
+    if !GuestMemoryMount.isMounted(configuration.memtap.memory) {
+      try GuestMemoryMount.mount(configuration.memtap.memory)
     }
     accelerator = try AcceleratorProbe().chooseAndHideUnusableKVM()
-    for directory in [configuration.ramDirectory, configuration.cacheDirectory, configuration.runDirectory + "/vm",
-      configuration.runDirectory + "/shim", configuration.stateDirectory + "/console",
+    for directory in [configuration.memtap.ram, configuration.memtap.cache, configuration.runDirectory + "/vm",
+      configuration.memtap.shimDirectory, configuration.stateDirectory + "/console",
       configuration.stateDirectory + "/snapshots", configuration.imagesDirectory]
     {
-      try Self.makeDirectory(directory, mode: directory == configuration.ramDirectory ? 0o755 : 0o711)
+      try Self.makeDirectory(directory, mode: directory == configuration.memtap.ram ? 0o755 : 0o711)
     }
   }
 
@@ -69,7 +69,7 @@ public struct Daemon: Sendable {
     let hypervisor = try LibvirtHypervisor(
       uri: configuration.libvirtURI.isEmpty
         ? LibvirtHypervisor.embeddedURI(root: configuration.libvirtRoot) : configuration.libvirtURI,
-      memoryDirectory: configuration.ramDirectory, accelerator: accelerator)
+      memoryDirectory: configuration.memtap.ram, accelerator: accelerator)
     let service = ForkService(
       configuration: configuration, store: try Store(path: configuration.databasePath), hypervisor: hypervisor,
       memtap: memtap, resources: EmbeddedResourceManager(), loops: loops, log: log)
@@ -88,6 +88,8 @@ public struct Daemon: Sendable {
       services: [
         SnowforkAPI(service: service, version: Self.version) { _ in stopContinuation.yield() }
       ])
+    // Who may speak to the daemon may do anything here.
+    Task { if try await server.listeningAddress != nil { chmod(configuration.socketPath, 0o600) } }
     try await withThrowingTaskGroup(of: Void.self) { group in
       group.addTask { try await server.serve() }
       group.addTask { for await event in hypervisor.events { await service.handle(event) } }
@@ -103,7 +105,7 @@ public struct Daemon: Sendable {
     unlink(configuration.socketPath)
     if await service.isIdle {
       memtap.stop()
-      try? GuestMemoryMount.unmount(configuration.memoryDirectory, in: outerMounts)
+      try? GuestMemoryMount.unmount(configuration.memtap.memory, in: outerMounts)
     }
   }
 

@@ -127,12 +127,9 @@ extension ForkService {
       kernelCommandLine: record.commandLine, generationID: record.generationID,
       agentSocketPath: configuration.agentSocketPath(record.name),
       consoleLogPath: configuration.consoleLogPath(record.name),
-      environment: [
-        "LD_PRELOAD": try configuration.shimLibraryPath(),
-        "SNOWFORK_SHIM_SOCKET": configuration.shimSocketPath,
-        "SNOWFORK_SHIM_TOKEN": record.shimToken,
-        "SNOWFORK_SHIM_RAM_DIR": configuration.ramDirectory,
-      ], cpuLimitPercent: record.cpuLimitPercent)
+      environment: configuration.memtap.shimEnvironment(
+        library: try configuration.shimLibraryPath(), token: record.shimToken),
+      cpuLimitPercent: record.cpuLimitPercent)
   }
 
   /// Connects to the VM's agent port and listens.

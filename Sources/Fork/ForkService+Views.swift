@@ -16,7 +16,7 @@ extension ForkService {
     let records = guests.values.map(\.record)
       .filter { includingEnded || $0.state != .ended }
       .sorted { $0.name.localizedStandardCompare($1.name) == .orderedAscending }
-    let memoryDirectory = configuration.memoryDirectory
+    let memoryDirectory = configuration.memtap.memory
     return try await workers.run {
       records.map { record in
         let pid = record.state == .ended ? 0 : Int32(record.pid)

@@ -21,14 +21,14 @@ final class MemtapSupervisor: Sendable {
   init(configuration: Configuration, log: Logger) {
     self.configuration = configuration
     self.log = log
-    client = MemtapClient(socketPath: configuration.memtapSocketPath)
+    client = MemtapClient(socketPath: configuration.memtap.controlSocket)
     (events, continuation) = AsyncStream.makeStream(of: MemtapEvent.self)
   }
 
   /// On return a pager answers.
   func start() throws {
     try ensureRunning()
-    try NamedThread("memtap-events") { self.watch() }.detach()
+    Task { await watch() }
   }
 
   /// Calls the pager on a worker thread. If it dies in mid-call, the call is made again of its successor: every call
@@ -58,11 +58,7 @@ final class MemtapSupervisor: Sendable {
     if (try? client.status()) != nil { return }
     let program = configuration.programDirectory + "/sf-memtap"
     let pid = try DetachedProcess.spawn(
-      program,
-      arguments: [
-        "--socket", configuration.memtapSocketPath, "--shim-socket", configuration.shimSocketPath,
-        "--cache-directory", configuration.cacheDirectory,
-      ], logPath: configuration.stateDirectory + "/memtap.log")
+      program, arguments: [], logPath: configuration.stateDirectory + "/memtap.log")
     for _ in 0..<400 {
       if (try? client.status()) != nil {
         log.info("the pager runs", metadata: ["pid": "\(pid)"])
@@ -75,23 +71,19 @@ final class MemtapSupervisor: Sendable {
     throw ForkError(.failed, "cannot start the pager \(program)\(tail.isEmpty ? "" : ": \(tail)"). Run sfctl doctor.")
   }
 
-  /// Reads events until the pager dies, starts another, and so on.
-  private func watch() {
+  /// Passes the pager's events on until it dies, starts another, and so on.
+  private func watch() async {
     var failures = 0
     while !stopping.isRaised {
-      do {
-        try client.readEvents { event in self.continuation.yield(event) }
-      } catch {
-        log.debug("the pager's events ended: \(error)")
-      }
+      for await event in client.events { continuation.yield(event) }
       if stopping.isRaised { return }
       do {
-        try ensureRunning()
+        try await workers.run { try self.ensureRunning() }
         failures = 0
       } catch {
         failures += 1
         log.error("\(error)")
-        usleep(useconds_t(min(failures, 10) * 200_000))
+        try? await Task.sleep(for: .milliseconds(200 * min(failures, 10)))
       }
     }
   }

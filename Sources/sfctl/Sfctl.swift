@@ -19,7 +19,8 @@ struct Sfctl: AsyncParsableCommand {
     version: snowforkVersion,
     subcommands: [
       VMCommand.self, ForkCommand.self, SnapshotCommand.self, CloneCommand.self, PSCommand.self,
-      ExecCommand.self, JoinCommand.self, KillCommand.self, StatsCommand.self, HostCommand.self,
+      ExecCommand.self, JoinCommand.self, KillCommand.self, TicketCommand.self, StatsCommand.self,
+      HostCommand.self, DaemonCommand.self,
       ImageCommand.self,
     ])
 

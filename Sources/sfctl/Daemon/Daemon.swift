@@ -18,6 +18,19 @@ enum Daemon {
   static func call<R: Sendable>(_ body: @escaping @Sendable (Client) async throws -> R) async throws -> R {
     let paths = RuntimePaths.fromEnvironment()
     try await DaemonStarter(paths).ensureRunning()
+    return try await connected(paths, body)
+  }
+
+  /// The same of a daemon that runs; none is started to be told to end. Nil: none runs.
+  static func callRunning<R: Sendable>(_ body: @escaping @Sendable (Client) async throws -> R) async throws -> R? {
+    let paths = RuntimePaths.fromEnvironment()
+    guard try DaemonStarter(paths).answers() else { return nil }
+    return try await connected(paths, body)
+  }
+
+  private static func connected<R: Sendable>(
+    _ paths: RuntimePaths, _ body: @escaping @Sendable (Client) async throws -> R
+  ) async throws -> R {
     do {
       return try await withGRPCClient(
         transport: .http2NIOPosix(

@@ -19,7 +19,7 @@ struct DaemonStarter {
   }
 
   /// False: nobody listens. Throws where somebody does and refuses us.
-  private func answers() throws -> Bool {
+  func answers() throws -> Bool {
     do {
       _ = try UnixSocket.connect(path: paths.socket)
       return true
@@ -41,9 +41,13 @@ struct DaemonStarter {
     if try answers() { return }
 
     let program = try ProgramFiles.daemon()
-    let log = try openLog()
-    let logBegin = (try? log.size()) ?? 0
-    let pid = try spawn(program, log: log)
+    let logBegin = logSize()
+    let pid: pid_t
+    do {
+      pid = try DetachedProcess.spawn(program, arguments: [], logPath: paths.daemonLog)
+    } catch {
+      throw Failure("cannot start the daemon: \(error). Run sfctl as root.", .refused)
+    }
     try await waitUntilAnswers(pid: pid, logBegin: logBegin)
   }
 
@@ -75,57 +79,9 @@ struct DaemonStarter {
     }
   }
 
-  private func openLog() throws -> OwnedDescriptor {
-    do {
-      return try OwnedDescriptor.open(paths.daemonLog, O_WRONLY | O_CREAT | O_APPEND, mode: 0o640)
-    } catch {
-      throw Failure("cannot start the daemon: \(error). Run sfctl as root.", .refused)
-    }
+  private func logSize() -> UInt64 {
+    (try? FileManager.default.attributesOfItem(atPath: paths.daemonLog)[.size] as? UInt64) ?? 0
   }
-
-  /// In a session of its own: it outlives sfctl and its terminal.
-  private func spawn(_ program: String, log: OwnedDescriptor) throws -> pid_t {
-    var actions = posix_spawn_file_actions_t()
-    posix_spawn_file_actions_init(&actions)
-    defer { posix_spawn_file_actions_destroy(&actions) }
-    posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0)
-    posix_spawn_file_actions_adddup2(&actions, log.raw, STDOUT_FILENO)
-    posix_spawn_file_actions_adddup2(&actions, log.raw, STDERR_FILENO)
-    closeInheritedDescriptorsOnExec()
-
-    var attributes = posix_spawnattr_t()
-    posix_spawnattr_init(&attributes)
-    defer { posix_spawnattr_destroy(&attributes) }
-    // sfctl ignores SIGPIPE, and may have been started with signals blocked; the daemon begins with none of that.
-    var defaults = sigset_t()
-    sigfillset(&defaults)
-    posix_spawnattr_setsigdefault(&attributes, &defaults)
-    var mask = sigset_t()
-    sigemptyset(&mask)
-    posix_spawnattr_setsigmask(&attributes, &mask)
-    posix_spawnattr_setflags(
-      &attributes, Int16(POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK | Self.spawnSetSession))
-
-    var pid: pid_t = 0
-    var arguments: [UnsafeMutablePointer<CChar>?] = [strdup(program), nil]
-    defer { free(arguments[0]) }
-    let code = posix_spawn(&pid, program, &actions, &attributes, &arguments, environ)
-    guard code == 0 else {
-      throw Failure("cannot start the daemon: \(SystemError("spawn", subject: program, errno: code)).")
-    }
-    return pid
-  }
-
-  /// What sfctl's caller left open (a pipe, a lock) must not stay open for the daemon's life.
-  private func closeInheritedDescriptorsOnExec() {
-    let open = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd")) ?? []
-    for descriptor in open.compactMap({ CInt($0) }) where descriptor > STDERR_FILENO {
-      _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
-    }
-  }
-
-  /// `POSIX_SPAWN_SETSID`, glibc 2.26.
-  private static let spawnSetSession: CInt = 0x80
 
   private func waitUntilAnswers(pid: pid_t, logBegin: UInt64) async throws {
     let deadline = ContinuousClock.now + Self.startLimit

@@ -25,6 +25,10 @@ struct ForkDocument: Encodable {
     var readyUs: UInt64
     var reason: String
     var processes: UInt32
+    /// At its end: since the call, and of its RAM; 0 while it lives.
+    var endedUs: UInt64
+    var touchedBytes: UInt64
+    var privateBytes: UInt64
   }
 
   /// Microseconds since the call.
@@ -48,7 +52,8 @@ struct ForkDocument: Encodable {
     clones = result.clones.map {
       Clone(
         vmid: $0.vmid, name: $0.name, host: $0.host, state: $0.state, activateUs: $0.activateUs,
-        readyUs: $0.readyUs, reason: $0.reason, processes: $0.processes)
+        readyUs: $0.readyUs, reason: $0.reason, processes: $0.processes, endedUs: $0.endedUs,
+        touchedBytes: $0.touchedBytes, privateBytes: $0.privateBytes)
     }
     phases = result.phases.map { Phase(phase: $0.phase, beginUs: $0.beginUs, endUs: $0.endUs) }
   }
