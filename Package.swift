@@ -81,6 +81,7 @@ let package = Package(
       name: "DescriptorTests",
       dependencies: ["Descriptor", .product(name: "Crypto", package: "swift-crypto")],
       swiftSettings: strict),
+    .testTarget(name: "HypervisorTests", dependencies: ["Hypervisor", "LinuxSystem"], swiftSettings: strict),
     .testTarget(
       name: "SfctlTests",
       dependencies: [

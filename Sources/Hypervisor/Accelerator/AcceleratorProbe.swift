@@ -42,19 +42,22 @@ public struct AcceleratorProbe {
 
   /// Chooses, and where the choice is TCG hides an existing `/dev/kvm` from this process and its QEMUs: libvirt
   /// would ask QEMU anew about it at every start of a machine (10 to 64 s each). Call it in `main` before there
-  /// is a second thread.
-  public func chooseAndHideUnusableKVM() throws(HypervisorError) -> AcceleratorChoice {
+  /// is a second thread, which would go on seeing the device: with one it throws.
+  public func chooseAndHideUnusableKVM() throws -> AcceleratorChoice {
     let choice = choose()
     guard choice.accelerator == .tcg, access(Self.device, F_OK) == 0 else { return choice }
     do {
+      guard try ProcessSetup.threadCount() == 1 else {
+        throw HypervisorError(.failed, operation: "hiding \(Self.device)", cause: "this process has several threads")
+      }
       try ProcessSetup.hide(Self.device)
-    } catch {
+    } catch let error as SystemError {
       throw HypervisorError(.unavailable, operation: "hiding \(Self.device)", cause: error.description)
     }
     return choice
   }
 
-  private static let device = "/dev/kvm"
+  package static let device = "/dev/kvm"
 
   /// `vmx` or `svm`, whichever word is among the flags of the first processor.
   package static func virtualizationFlag(in cpuinfo: String) -> String? {

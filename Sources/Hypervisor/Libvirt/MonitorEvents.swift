@@ -2,8 +2,8 @@ import Dispatch
 import Synchronization
 
 /// An event of a machine's QEMU, with QEMU's own wall-clock time, or the machine's end as libvirt told it.
-struct MonitorEvent: Sendable {
-  enum Kind: Sendable, Equatable {
+package struct MonitorEvent: Sendable {
+  package enum Kind: Sendable, Equatable {
     /// The virtual CPUs stand still.
     case stopped
     /// The virtual CPUs run.
@@ -13,12 +13,12 @@ struct MonitorEvent: Sendable {
     /// There is no such machine any more.
     case ended
   }
-  var kind: Kind
+  package var kind: Kind
   /// Microseconds since 1970.
-  var time: Int64
+  package var time: Int64
 
   /// Nil for events that nobody here waits for. `details` is the event's data as JSON.
-  init?(name: String, seconds: Int64, microseconds: UInt32, details: String) {
+  package init?(name: String, seconds: Int64, microseconds: UInt32, details: String) {
     time = seconds * 1_000_000 + Int64(microseconds)
     switch name {
     case "STOP": kind = .stopped
@@ -37,34 +37,38 @@ struct MonitorEvent: Sendable {
   /// a parent stands still, where a JSON decoder's first use would cost milliseconds.
   private static func status(in details: String) -> String {
     let words = details.split(separator: "\"", omittingEmptySubsequences: false)
-    guard let key = words.firstIndex(of: "status"), key + 2 < words.count else { return "" }
-    return String(words[key + 2])
+    let key = words.indices.first { index in
+      index + 3 < words.count && words[index] == "status" && words[index + 1].allSatisfy { " :".contains($0) }
+    }
+    return key.map { String(words[$0 + 2]) } ?? ""
   }
 }
 
 /// Brings a machine's events from libvirt's event loop to the thread that waits for them.
-final class MonitorMailbox: Sendable {
+package final class MonitorMailbox: Sendable {
   private let arrived = DispatchSemaphore(value: 0)
   private let events = Mutex<[MonitorEvent]>([])
 
-  func post(_ event: MonitorEvent) {
+  package func post(_ event: MonitorEvent) {
     events.withLock { $0.append(event) }
     arrived.signal()
   }
 
   /// The oldest event not taken yet; nil when the deadline has passed without one.
-  func next(before deadline: DispatchTime) -> MonitorEvent? {
+  package func next(before deadline: DispatchTime) -> MonitorEvent? {
     guard arrived.wait(timeout: deadline) == .success else { return nil }
     return events.withLock { $0.removeFirst() }
   }
 }
 
 /// The mailboxes of the operations in progress, at most one for each machine.
-final class MonitorMailboxes: Sendable {
+package final class MonitorMailboxes: Sendable {
   private let open = Mutex<[String: MonitorMailbox]>([:])
 
+  package init() {}
+
   /// From here to `close`, events of the machine are kept. Nil: an operation on it is already in progress.
-  func open(_ machine: String) -> MonitorMailbox? {
+  package func open(_ machine: String) -> MonitorMailbox? {
     open.withLock { open in
       guard open[machine] == nil else { return nil }
       let mailbox = MonitorMailbox()
@@ -73,9 +77,9 @@ final class MonitorMailboxes: Sendable {
     }
   }
 
-  func close(_ machine: String) { open.withLock { _ = $0.removeValue(forKey: machine) } }
+  package func close(_ machine: String) { open.withLock { _ = $0.removeValue(forKey: machine) } }
 
-  func post(_ event: MonitorEvent, to machine: String) {
+  package func post(_ event: MonitorEvent, to machine: String) {
     open.withLock { $0[machine] }?.post(event)
   }
 }
