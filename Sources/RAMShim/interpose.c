@@ -50,7 +50,10 @@ static bool is_guest_memory(int file) {
   return strncmp(path, directory, prefix) == 0 && path[prefix] == '/';
 }
 
-void *mmap(void *address, size_t length, int protection, int flags, int file, off_t offset) {
+// The only symbols that the library shows.
+#define INTERPOSED __attribute__((visibility("default")))
+
+INTERPOSED void *mmap(void *address, size_t length, int protection, int flags, int file, off_t offset) {
   if (!address && protection == PROT_NONE && file < 0 && (flags & MAP_ANONYMOUS) && length >= 2 * huge_page) {
     void *aligned = reserve_aligned(length, flags);
     if (aligned != MAP_FAILED) return aligned;
@@ -67,6 +70,6 @@ void *mmap(void *address, size_t length, int protection, int flags, int file, of
   return mapped;
 }
 
-void *mmap64(void *address, size_t length, int protection, int flags, int file, off64_t offset) {
+INTERPOSED void *mmap64(void *address, size_t length, int protection, int flags, int file, off64_t offset) {
   return mmap(address, length, protection, flags, file, offset);
 }
