@@ -17,7 +17,9 @@ import Testing
   }
 
   @Test(arguments: ["vmx", "svm"]) func theFlagIsNotEnough(flag: String) {
-    let probe = AcceleratorProbe(cpuinfo: { cpuinfo(flags: "fpu \(flag) nx") }) { _ in "QEMU ended with status 1" }
+    let probe = AcceleratorProbe(cpuinfo: { cpuinfo(flags: "fpu \(flag) nx") }) { _ in
+      "QEMU ended with status 1"
+    }
     #expect(probe.choose().accelerator == .tcg)
     #expect(probe.choose().reason.hasSuffix("failed: QEMU ended with status 1"))
   }

@@ -4,7 +4,8 @@ import Testing
 @Suite struct DomainDefinitionTests {
   private func spec(_ role: MachineSpec.Role) -> MachineSpec {
     MachineSpec(
-      name: "dev", uuid: "11111111-2222-3333-4444-555555555555", role: role, memoryBytes: 268_435_456, vcpus: 2,
+      name: "dev", uuid: "11111111-2222-3333-4444-555555555555", role: role, memoryBytes: 268_435_456,
+      vcpus: 2,
       kernelPath: "/images/vmlinuz", initrdPath: "/images/initrd", kernelCommandLine: "console=ttyS0 a='b'",
       readOnlyDisks: ["/images/root.qcow2", "/images/data.raw"],
       generationID: "66666666-7777-8888-9999-000000000000", agentSocketPath: "/run/agent.sock",

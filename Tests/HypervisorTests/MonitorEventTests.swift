@@ -14,7 +14,9 @@ import Testing
     #expect(event("NIC_RX_FILTER_CHANGED") == nil)
   }
 
-  @Test(arguments: [#"{"status":"completed"}"#, #"{ "status" : "completed" }"#, #"{"x":"status","status":"completed"}"#])
+  @Test(arguments: [
+    #"{"status":"completed"}"#, #"{ "status" : "completed" }"#, #"{"x":"status","status":"completed"}"#,
+  ])
   func migrationStatus(details: String) {
     #expect(event("MIGRATION", details)?.kind == .migration("completed"))
   }

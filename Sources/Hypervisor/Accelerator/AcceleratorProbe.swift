@@ -23,7 +23,7 @@ public struct AcceleratorProbe {
     self.init(
       // The first processor's entry is all that is looked at.
       cpuinfo: { ProcessFiles.text("/proc/cpuinfo", maximumBytes: 8192) },
-       runGuest: { ProbeGuest.run(under: $0) })
+      runGuest: { ProbeGuest.run(under: $0) })
   }
 
   /// `/dev/kvm` is not touched unless the processor's flags promise something.
@@ -34,7 +34,8 @@ public struct AcceleratorProbe {
     }
     if let failure = runGuest(.kvm) {
       return AcceleratorChoice(
-        accelerator: .tcg, reason: "TCG: the processor could virtualize, but a probe guest under KVM failed: \(failure)")
+        accelerator: .tcg,
+        reason: "TCG: the processor could virtualize, but a probe guest under KVM failed: \(failure)")
     }
     return AcceleratorChoice(
       accelerator: .kvm, reason: "KVM: the processor virtualizes, and a probe guest has run")
@@ -48,7 +49,8 @@ public struct AcceleratorProbe {
     guard choice.accelerator == .tcg, access(Self.device, F_OK) == 0 else { return choice }
     do {
       guard try ProcessSetup.threadCount() == 1 else {
-        throw HypervisorError(.failed, operation: "hiding \(Self.device)", cause: "this process has several threads")
+        throw HypervisorError(
+          .failed, operation: "hiding \(Self.device)", cause: "this process has several threads")
       }
       try ProcessSetup.hide(Self.device)
     } catch let error as SystemError {

@@ -27,14 +27,17 @@ public struct Doctor {
     return choice.accelerator == .kvm
       ? Finding(id: "accelerator", status: .ok, detail: "\(choice.reason).")
       : Finding(
-        id: "accelerator", status: .warning, detail: "\(choice.reason). Guests run 10 to 20 times slower than under KVM.",
-        remedy: "Turn on virtualization in the firmware, or nested virtualization on the host of this machine.")
+        id: "accelerator", status: .warning,
+        detail: "\(choice.reason). Guests run 10 to 20 times slower than under KVM.",
+        remedy:
+          "Turn on virtualization in the firmware, or nested virtualization on the host of this machine.")
   }
 
   private static func kernelFeatures() -> [Finding] {
     KernelFeature.probe().map { feature in
       Finding(
-        id: feature.name.lowercased().split(separator: " ").joined(separator: "-"), status: feature.isPresent ? .ok : .missing, detail: feature.sentence,
+        id: feature.name.lowercased().split(separator: " ").joined(separator: "-"),
+        status: feature.isPresent ? .ok : .missing, detail: feature.sentence,
         remedy: feature.isPresent ? "" : "Run a kernel of 6.7 or later, with CONFIG_USERFAULTFD, as root.")
     }
   }
@@ -53,14 +56,17 @@ public struct Doctor {
     if words.isEmpty || words.contains("[deny]") {
       return Finding(
         id: "huge-pages", status: .warning,
-        detail: "The kernel gives shared memory no huge pages: write-protecting a parent takes 6 times as long.",
+        detail:
+          "The kernel gives shared memory no huge pages: write-protecting a parent takes 6 times as long.",
         remedy: "echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled")
     }
     return Finding(id: "huge-pages", status: .ok, detail: "Shared memory may have huge pages.")
   }
 
   private static func memory() -> Finding {
-    let line = ProcessFiles.text("/proc/meminfo").split(separator: "\n").first { $0.hasPrefix("MemAvailable:") }
+    let line = ProcessFiles.text("/proc/meminfo").split(separator: "\n").first {
+      $0.hasPrefix("MemAvailable:")
+    }
     let kibibytes = line?.split(separator: " ").dropFirst().first.flatMap { UInt64($0) } ?? 0
     let wantedMebibytes: UInt64 = 2048
     let mebibytes = kibibytes / 1024
@@ -68,14 +74,16 @@ public struct Doctor {
       ? Finding(id: "memory", status: .ok, detail: "\(mebibytes) MiB of memory are available.")
       : Finding(
         id: "memory", status: .warning, detail: "Only \(mebibytes) MiB of memory are available.",
-        remedy: "A parent of 256 MiB and eight clones want \(wantedMebibytes) MiB; end something, or fork fewer.")
+        remedy:
+          "A parent of 256 MiB and eight clones want \(wantedMebibytes) MiB; end something, or fork fewer.")
   }
 
   private static func processorLimit() -> Finding {
     CPULimit(machine: "").isSupported
       ? Finding(id: "cpu-limit", status: .ok, detail: "The kernel can limit a machine's processor time.")
       : Finding(
-        id: "cpu-limit", status: .warning, detail: "The kernel's CPU controller is not mounted: --cpu-limit is refused.",
+        id: "cpu-limit", status: .warning,
+        detail: "The kernel's CPU controller is not mounted: --cpu-limit is refused.",
         remedy: "Mount cgroup2 on /sys/fs/cgroup.")
   }
 }

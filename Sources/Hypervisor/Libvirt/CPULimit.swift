@@ -56,7 +56,8 @@ struct CPULimit {
   }
 
   private func refused(_ cause: String) -> HypervisorError {
-    HypervisorError(.unavailable, operation: "limiting the processor time", cause: "\(cause). Start it without a limit.")
+    HypervisorError(
+      .unavailable, operation: "limiting the processor time", cause: "\(cause). Start it without a limit.")
   }
 
   private func makeDirectory(_ path: String) throws(SystemError) {

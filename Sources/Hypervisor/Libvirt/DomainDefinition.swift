@@ -35,10 +35,12 @@ package struct DomainDefinition {
       XMLElement("genid", text: spec.generationID),
       metadata,
       XMLElement("memory", [("unit", "b")], text: "\(spec.memoryBytes)"),
-      XMLElement("memoryBacking", children: [
-        XMLElement("source", [("type", "file")]),
-        XMLElement("access", [("mode", "shared")]),
-      ]),
+      XMLElement(
+        "memoryBacking",
+        children: [
+          XMLElement("source", [("type", "file")]),
+          XMLElement("access", [("mode", "shared")]),
+        ]),
       XMLElement("vcpu", text: "\(spec.vcpus)"),
       operatingSystem, features, cpu, clock,
       XMLElement("on_poweroff", text: "destroy"),
@@ -55,10 +57,12 @@ package struct DomainDefinition {
   }
 
   private var metadata: XMLElement {
-    XMLElement("metadata", children: [
-      XMLElement(
-        "sf:machine", [("xmlns:sf", Self.metadataNamespace), ("role", spec.role.rawValue)])
-    ])
+    XMLElement(
+      "metadata",
+      children: [
+        XMLElement(
+          "sf:machine", [("xmlns:sf", Self.metadataNamespace), ("role", spec.role.rawValue)])
+      ])
   }
 
   private var operatingSystem: XMLElement {
@@ -76,9 +80,12 @@ package struct DomainDefinition {
       XMLElement("acpi"), XMLElement("apic"), XMLElement("vmport", [("state", "off")]),
     ]
     if accelerator == .tcg {
-      parts.append(XMLElement("tcg", children: [
-        XMLElement("tb-cache", [("unit", "MiB")], text: "\(Self.translationCacheMebibytes)")
-      ]))
+      parts.append(
+        XMLElement(
+          "tcg",
+          children: [
+            XMLElement("tb-cache", [("unit", "MiB")], text: "\(Self.translationCacheMebibytes)")
+          ]))
     }
     return XMLElement("features", children: parts)
   }
@@ -95,9 +102,11 @@ package struct DomainDefinition {
   }
 
   private var clock: XMLElement {
-    XMLElement("clock", [("offset", "utc")], children: [
-      XMLElement("timer", [("name", "hpet"), ("present", "no")])
-    ])
+    XMLElement(
+      "clock", [("offset", "utc")],
+      children: [
+        XMLElement("timer", [("name", "hpet"), ("present", "no")])
+      ])
   }
 
   private var devices: XMLElement {
@@ -107,14 +116,18 @@ package struct DomainDefinition {
         XMLElement("controller", [("type", "usb"), ("model", "none")]),
         XMLElement("controller", [("type", "virtio-serial"), ("index", "0")]),
       ] + spec.readOnlyDisks.enumerated().map(disk) + [
-        XMLElement("serial", [("type", "file")], children: [
-          XMLElement("source", [("path", spec.consoleLogPath)]),
-          XMLElement("target", [("port", "0")]),
-        ]),
-        XMLElement("channel", [("type", "unix")], children: [
-          XMLElement("source", [("mode", "bind"), ("path", spec.agentSocketPath)]),
-          XMLElement("target", [("type", "virtio"), ("name", Self.agentPortName)]),
-        ]),
+        XMLElement(
+          "serial", [("type", "file")],
+          children: [
+            XMLElement("source", [("path", spec.consoleLogPath)]),
+            XMLElement("target", [("port", "0")]),
+          ]),
+        XMLElement(
+          "channel", [("type", "unix")],
+          children: [
+            XMLElement("source", [("mode", "bind"), ("path", spec.agentSocketPath)]),
+            XMLElement("target", [("type", "virtio"), ("name", Self.agentPortName)]),
+          ]),
         XMLElement("memballoon", [("model", "none")]),
         XMLElement("panic", [("model", "isa")]),
       ])
@@ -122,12 +135,14 @@ package struct DomainDefinition {
 
   private func disk(_ index: Int, _ path: String) -> XMLElement {
     let letter = String(UnicodeScalar(UInt8(ascii: "a") + UInt8(index)))
-    return XMLElement("disk", [("type", "file"), ("device", "disk")], children: [
-      XMLElement("driver", [("name", "qemu"), ("type", path.hasSuffix(".qcow2") ? "qcow2" : "raw")]),
-      XMLElement("source", [("file", path)]),
-      XMLElement("target", [("dev", "vd\(letter)"), ("bus", "virtio")]),
-      XMLElement("readonly"),
-    ])
+    return XMLElement(
+      "disk", [("type", "file"), ("device", "disk")],
+      children: [
+        XMLElement("driver", [("name", "qemu"), ("type", path.hasSuffix(".qcow2") ? "qcow2" : "raw")]),
+        XMLElement("source", [("file", path)]),
+        XMLElement("target", [("dev", "vd\(letter)"), ("bus", "virtio")]),
+        XMLElement("readonly"),
+      ])
   }
 
   private var commandLine: XMLElement {

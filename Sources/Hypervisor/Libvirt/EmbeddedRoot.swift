@@ -52,7 +52,7 @@ struct EmbeddedRoot {
       prefix += "/\(component)"
       do {
         try systemCall("mkdir", subject: prefix) { mkdir(prefix, 0o755) }
-      } catch where error.errno == EEXIST {
+      } catch  where error.errno == EEXIST {
         continue
       }
     }

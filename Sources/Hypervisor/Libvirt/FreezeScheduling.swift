@@ -37,7 +37,9 @@ struct FreezeScheduling {
       let thread = withUnsafePointer(to: &entry.pointee.d_name) {
         $0.withMemoryRebound(to: CChar.self, capacity: 256) { pid_t(String(cString: $0)) }
       }
-      if let thread, isWanted(ProcessFiles.firstLine("/proc/\(pid)/task/\(thread)/comm")) { found.append(thread) }
+      if let thread, isWanted(ProcessFiles.firstLine("/proc/\(pid)/task/\(thread)/comm")) {
+        found.append(thread)
+      }
     }
     return found
   }

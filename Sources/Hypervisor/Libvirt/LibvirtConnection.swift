@@ -27,12 +27,13 @@ final class LibvirtConnection: @unchecked Sendable {
   private func registerCallbacks() throws(HypervisorError) {
     // Never released, as the connection is never closed.
     let opaque = Unmanaged.passRetained(self).toOpaque()
-    let lifecycle: @convention(c) (virConnectPtr?, virDomainPtr?, CInt, CInt, UnsafeMutableRawPointer?) -> CInt = {
-      _, domain, event, detail, opaque in
-      let connection = Unmanaged<LibvirtConnection>.fromOpaque(opaque!).takeUnretainedValue()
-      connection.lifecycle(domain!, event: event, detail: detail)
-      return 0
-    }
+    let lifecycle:
+      @convention(c) (virConnectPtr?, virDomainPtr?, CInt, CInt, UnsafeMutableRawPointer?) -> CInt = {
+        _, domain, event, detail, opaque in
+        let connection = Unmanaged<LibvirtConnection>.fromOpaque(opaque!).takeUnretainedValue()
+        connection.lifecycle(domain!, event: event, detail: detail)
+        return 0
+      }
     let lifecycleID = virConnectDomainEventRegisterAny(
       pointer, nil, CInt(VIR_DOMAIN_EVENT_ID_LIFECYCLE.rawValue),
       unsafeBitCast(lifecycle, to: virConnectDomainEventGenericCallback.self), opaque, nil)

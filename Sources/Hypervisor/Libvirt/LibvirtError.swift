@@ -26,5 +26,7 @@ extension HypervisorError {
   }
 
   /// QEMU's end for want of memory reaches us only as the text it has written.
-  private static let outOfMemoryTexts = ["Cannot allocate memory", "cannot set up guest memory", "No space left"]
+  private static let outOfMemoryTexts = [
+    "Cannot allocate memory", "cannot set up guest memory", "No space left",
+  ]
 }

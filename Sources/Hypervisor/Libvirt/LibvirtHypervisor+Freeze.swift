@@ -24,11 +24,13 @@ extension LibvirtHypervisor {
     let scheduling = FreezeScheduling(machine: name, pid: processID(of: name))
     defer { scheduling.end() }
     try domain.command(
-      #"{"execute":"getfd","arguments":{"fdname":"snowfork"}}"#, descriptor: deviceState, operation: operation)
+      #"{"execute":"getfd","arguments":{"fdname":"snowfork"}}"#, descriptor: deviceState, operation: operation
+    )
     do {
       try domain.command(#"{"execute":"migrate","arguments":{"uri":"fd:snowfork"}}"#, operation: operation)
     } catch {
-      _ = try? domain.command(#"{"execute":"closefd","arguments":{"fdname":"snowfork"}}"#, operation: operation)
+      _ = try? domain.command(
+        #"{"execute":"closefd","arguments":{"fdname":"snowfork"}}"#, operation: operation)
       throw error
     }
 

@@ -11,7 +11,9 @@ extension LibvirtHypervisor {
   func migrationError(of domain: Domain) -> String {
     let answer = try? domain.command(#"{"execute":"query-migrate"}"#, operation: "asking")
     let words = answer?.split(separator: "\"") ?? []
-    guard let key = words.firstIndex(of: "error-desc"), key + 2 < words.count else { return "it gave no reason" }
+    guard let key = words.firstIndex(of: "error-desc"), key + 2 < words.count else {
+      return "it gave no reason"
+    }
     return String(words[key + 2])
   }
 
