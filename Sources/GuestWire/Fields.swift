@@ -95,16 +95,23 @@ package struct FieldReader {
   }
 
   package mutating func data(_ field: String, limit: Int) throws(GuestWireError) -> [UInt8] {
+    Array(try counted(field, limit: limit))
+  }
+
+  private mutating func counted(_ field: String, limit: Int) throws(GuestWireError) -> ArraySlice<UInt8> {
     let length = Int(try number(field, as: UInt32.self))
     guard length <= limit else { throw .tooLong(field: field, length: length, limit: limit) }
-    return Array(try take(field, length))
+    return try take(field, length)
   }
 
   package mutating func text(
     _ field: String, limit: Int = FieldLimit.name
   ) throws(GuestWireError) -> String {
-    let value = try data(field, limit: limit)
-    guard let text = String(validating: value, as: UTF8.self) else { throw .notUTF8(field: field) }
+    let bytes = try counted(field, limit: limit)
+    // Decoding repairs what is not UTF-8, which the comparison finds. Not String(validating:as:): its generic code
+    // makes the first message of a new clone, where nothing is translated yet, 10 ms slower under TCG.
+    let text = String(decoding: bytes, as: UTF8.self)
+    guard text.utf8.elementsEqual(bytes) else { throw .notUTF8(field: field) }
     return text
   }
 

@@ -17,7 +17,8 @@ final class Identity {
   private let hasGenerationID: Bool
   private var files: Files?
 
-  /// The files by which a guest's programs can tell who their VM is, open for writing.
+  /// What was looked up before the fork: the files by which a guest's programs can tell who their VM is, open for
+  /// writing, and the hooks.
   private struct Files {
     var vmid: TextFile
     var ticket: TextFile
@@ -25,6 +26,8 @@ final class Identity {
     var hostname: TextFile
     var hosts: TextFile
     var machineID: TextFile
+    /// The executables of clone.d, in the order of their names.
+    var hooks: [String]
 
     init() throws(SystemError) {
       vmid = try TextFile("\(runDirectory)/vmid")
@@ -33,6 +36,7 @@ final class Identity {
       hostname = try TextFile("/etc/hostname")
       hosts = try TextFile("/etc/hosts")
       machineID = try TextFile("/etc/machine-id")
+      hooks = namesIn(hookDirectory).map { "\(hookDirectory)/\($0)" }.filter { access($0, X_OK) == 0 }
     }
   }
 
@@ -78,7 +82,7 @@ final class Identity {
       try files.vmid.replace("\(identity.vmid)\n")
       guard kernelLog.wait(for: KernelLog.reseedMessage, milliseconds: Self.reseedTimeoutMilliseconds)
       else { throw Refusal("the kernel did not reseed its random numbers for a new VM generation ID") }
-      try runHooks()
+      try run(files.hooks)
       return nil
     } catch {
       return "\(error)"
@@ -116,11 +120,9 @@ final class Identity {
     guard clock_settime(CLOCK_REALTIME, &time) == 0 else { throw SystemError("clock_settime") }
   }
 
-  /// Each executable in the directory, in the order of names, one after the other. The first that fails ends it.
-  private func runHooks() throws {
-    for name in namesIn(Self.hookDirectory) {
-      let path = "\(Self.hookDirectory)/\(name)"
-      guard access(path, X_OK) == 0 else { continue }
+  /// One after the other. The first that fails ends it.
+  private func run(_ hooks: [String]) throws {
+    for path in hooks {
       let pid = try Process.spawn([path], standard: (-1, 2, 2))
       guard let status = Process.wait(for: pid, milliseconds: Self.hookTimeoutMilliseconds) else {
         kill(-pid, SIGKILL)

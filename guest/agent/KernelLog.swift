@@ -28,7 +28,7 @@ final class KernelLog {
     while true {
       switch record.withUnsafeMutableBytes({ readSome(fd, into: $0) }) {
       case .bytes(let count):
-        if Self.isKernelRecord(record[..<count], saying: message) { return true }
+        if Self.isKernelRecord(record[..<count], saying: Array(message.utf8)) { return true }
       case .wouldBlock:
         let now = monotonicMicroseconds()
         guard now < deadline else { return false }
@@ -43,13 +43,20 @@ final class KernelLog {
   }
 
   /// A record is "priority,sequence,time,flags;text"; the priority's upper bits are the facility, 0 the kernel's.
-  private static func isKernelRecord(_ record: ArraySlice<UInt8>, saying message: String) -> Bool {
+  ///
+  /// Bytes and loops: a clone runs this before anything is translated or any generic type made (10 ms as Strings).
+  private static func isKernelRecord(_ record: ArraySlice<UInt8>, saying message: [UInt8]) -> Bool {
     var priority = 0
     for byte in record {
       guard (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) else { break }
       priority = priority * 10 + Int(byte - UInt8(ascii: "0"))
     }
-    guard priority >> 3 == 0 else { return false }
-    return String(decoding: record, as: UTF8.self).contains(message)
+    guard priority >> 3 == 0, record.count >= message.count else { return false }
+    for start in record.startIndex...record.endIndex - message.count {
+      var length = 0
+      while length < message.count && record[start + length] == message[length] { length += 1 }
+      if length == message.count { return true }
+    }
+    return false
   }
 }
