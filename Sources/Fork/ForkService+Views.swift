@@ -1,4 +1,5 @@
 import Foundation
+import LinuxSystem
 import Memtap
 import Wire
 
@@ -111,7 +112,7 @@ struct GuestResidency: Sendable {
   var privateBytes: UInt64 = 0
 
   static func read(pid: Int32, below directory: String) -> GuestResidency {
-    guard pid > 0, let text = try? String(contentsOfFile: "/proc/\(pid)/smaps", encoding: .utf8) else {
+    guard pid > 0, let text = try? ProcFile.text("/proc/\(pid)/smaps") else {
       return GuestResidency()
     }
     return parse(text, below: directory)

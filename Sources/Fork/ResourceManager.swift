@@ -1,4 +1,5 @@
 import Foundation
+import LinuxSystem
 
 /// Decides how many clones a ticket gets and where (SnowFlock's plug-in for EGO or Sun Grid Engine, section
 /// "Snow Flock Implementation" of the article).
@@ -65,7 +66,7 @@ struct HostMemory: Sendable {
   var available: UInt64
 
   static func read() -> HostMemory {
-    let text = (try? String(contentsOfFile: "/proc/meminfo", encoding: .utf8)) ?? ""
+    let text = (try? ProcFile.text("/proc/meminfo")) ?? ""
     func field(_ name: String) -> UInt64 {
       for line in text.split(separator: "\n") where line.hasPrefix(name + ":") {
         let words = line.split(separator: " ")
