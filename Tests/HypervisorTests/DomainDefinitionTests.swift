@@ -86,6 +86,9 @@ import Testing
             <qemu:env name='A' value='&lt;1&gt;'/>
             <qemu:env name='LD_PRELOAD' value='/lib/shim.so'/>
           </qemu:commandline>
+          <qemu:capabilities>
+            <qemu:del capability='cpu-unavailable-features'/>
+          </qemu:capabilities>
         </domain>
 
         """)
