@@ -39,7 +39,9 @@ final class Lab: Sendable {
     hypervisor = try LibvirtHypervisor(
       uri: LibvirtHypervisor.embeddedURI(root: "\(Self.directory)/libvirt"), memoryDirectory: memory,
       accelerator: AcceleratorChoice(accelerator: .tcg, reason: "tests"))
+    _ = try OwnedDescriptor.open(diskPath, O_WRONLY | O_CREAT, mode: 0o644)
     try TinyGuest.write(to: "\(Self.directory)/guest")
+    truncate(diskPath, 1 << 20)
     atexit { Lab.removeDirectory() }
     let events = hypervisor.events
     Task { [self] in
@@ -47,10 +49,11 @@ final class Lab: Sendable {
     }
   }
 
+  /// With two virtual CPUs and a disk, so that a slot has their state to load as well.
   func spec(_ name: String, _ role: MachineSpec.Role, cpuLimitPercent: Int = 0) -> MachineSpec {
     MachineSpec(
-      name: name, uuid: Self.randomUUID(), role: role, memoryBytes: TinyGuest.memoryBytes, vcpus: 1,
-      kernelPath: "\(Self.directory)/guest", generationID: Self.randomUUID(),
+      name: name, uuid: Self.randomUUID(), role: role, memoryBytes: TinyGuest.memoryBytes, vcpus: 2,
+      kernelPath: "\(Self.directory)/guest", readOnlyDisks: [diskPath], generationID: Self.randomUUID(),
       agentSocketPath: agentSocketPath(name), consoleLogPath: consolePath(name),
       cpuLimitPercent: cpuLimitPercent)
   }
@@ -99,6 +102,7 @@ final class Lab: Sendable {
     guard left.isEmpty else { throw LabError(text: "left behind: \(left)") }
   }
 
+  private var diskPath: String { "\(Self.directory)/disk.raw" }
   private var ramDirectories: [String] { Self.entries("\(Self.directory)/memory/libvirt/qemu") }
   private func consolePath(_ name: String) -> String { "\(Self.directory)/\(name).console" }
 
