@@ -38,22 +38,39 @@ uncompressed() {
   cp "$1" "$2"
 }
 
+# Modules of hardware that no guest has: most of the package.
+not_for_guests=(gpu media infiniband staging iio hwmon usb isdn mmc mtd pcmcia platform net/ethernet net/wireless
+  net/can net/usb)
+
+# prepare_kernel PACKAGE VERSION DIR : the archive's kernel and the modules that a guest may want, kept in the cache,
+# since unpacking takes longer than all the rest of an image.
+prepare_kernel() {
+  local new=$work/kernel excluded=()
+  fetch "$1" "$2"
+  mkdir -p "$new"
+  excluded=("${not_for_guests[@]/#/--exclude=*/kernel/drivers/}" '--exclude=*/kernel/sound')
+  dpkg-deb --fsys-tarfile "$(deb_file "$1" "$2")" | tar -x -C "$new" "${excluded[@]}"
+  grep -q '^CONFIG_VMGENID=y' "$new/boot/config-$kernel" ||
+    fail "$1 has no VM-generation-ID driver" "Use a kernel with CONFIG_VMGENID=y."
+  uncompressed "$new/boot/vmlinuz-$kernel" "$new/vmlinuz"
+  mv "$new/lib/modules/$kernel" "$new/modules"
+  rm -rf "${new:?}"/{boot,lib,usr} "$3"
+  mv "$new" "$3"
+}
+
 # install_kernel TREE VMLINUZ MODULE... : the kernel, its modules into the tree, and the list in the order of loading
 # that the agent follows. Sets $kernel to the release.
 install_kernel() {
-  local tree=$1 vmlinuz=$2 package version modules listed= file
+  local tree=$1 vmlinuz=$2 package version prepared modules listed= file
   shift 2
   package=$(kernel_package)
   version=$(closure "$package" | sed -n "s/^$package //p")
-  fetch "$package" "$version"
   kernel=${package#linux-image-}
-  mkdir -p "$work/kernel"
-  dpkg-deb --fsys-tarfile "$(deb_file "$package" "$version")" | tar -x -C "$work/kernel"
-  grep -q '^CONFIG_VMGENID=y' "$work/kernel/boot/config-$kernel" ||
-    fail "$package has no VM-generation-ID driver" "Use a kernel with CONFIG_VMGENID=y."
-  uncompressed "$work/kernel/boot/vmlinuz-$kernel" "$vmlinuz"
+  prepared=$debs/${package}_$version
+  [[ -d $prepared ]] || prepare_kernel "$package" "$version" "$prepared"
+  cp "$prepared/vmlinuz" "$vmlinuz"
   echo "$package $version" >>"$work/packages"
-  modules=$work/kernel/lib/modules/$kernel
+  modules=$prepared/modules
   mkdir -p "$tree/usr/lib/modules/$kernel" "$tree/usr/lib/snowflock"
   while read -r file; do
     mkdir -p "$tree/usr/lib/modules/$kernel/$(dirname "$file")"

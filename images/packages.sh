@@ -1,7 +1,7 @@
 # Debian packages without installing them: found by apt, kept as files in a cache, unpacked into a tree.
-# Sourced by images/build, which sets $debs (the cache directory) and $work (a directory of this build).
+# Sourced by images/build, which sets $debs (the cache), $work (a directory of this build) and the array with.
 
-# What no guest program needs at run time.
+# What no guest program needs at run time. Packages that were asked for by name with --with are unpacked whole.
 left_out=(--exclude='./usr/share/doc' --exclude='./usr/share/man' --exclude='./usr/share/locale'
   --exclude='./usr/share/info' --exclude='./usr/share/lintian' --exclude='./usr/share/bug'
   --exclude='./usr/share/bash-completion' --exclude='./usr/lib/x86_64-linux-gnu/gconv')
@@ -41,7 +41,7 @@ unpack() {
   local file=$1 dir=$2
   shift 2
   dpkg-deb --fsys-tarfile "$file" |
-    tar -x -C "$dir" --keep-directory-symlink --no-same-owner "${left_out[@]}" "$@"
+    tar -x -C "$dir" --keep-directory-symlink --no-same-owner "$@"
 }
 
 # needed_libraries : names of the shared libraries (the loader too) that the ELF files named on standard input,
@@ -56,13 +56,14 @@ needed_libraries() {
 # their programs ask for. Interpreters of scripts are not libraries: name their packages.
 # What was used is added to $work/packages.
 install_packages() {
-  local dir=$1 name version
+  local dir=$1 name version options
   shift
   closure "$@" >"$work/closure"
   while read -r name version; do
     fetch "$name" "$version"
     if [[ " $* " == *" $name "* ]]; then
-      unpack "$(deb_file "$name" "$version")" "$dir"
+      [[ " ${with[*]:-} " == *" $name "* ]] && options=() || options=("${left_out[@]}")
+      unpack "$(deb_file "$name" "$version")" "$dir" "${options[@]}"
       echo "$name $version" >>"$work/packages"
     elif [[ $name == *lib* ]]; then # zlib1g too
       merged_tree "$work/libraries/$name"
