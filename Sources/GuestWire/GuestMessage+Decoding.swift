@@ -126,7 +126,9 @@ extension FieldReader {
   fileprivate mutating func outcome() throws(GuestWireError) -> String? {
     let isSuccess = try flag("ok")
     let reason = try text("reason", limit: FieldLimit.text)
-    if isSuccess && !reason.isEmpty { throw .wrongLength(field: "reason", length: reason.utf8.count, expected: 0) }
+    if isSuccess && !reason.isEmpty {
+      throw .wrongLength(field: "reason", length: reason.utf8.count, expected: 0)
+    }
     return isSuccess ? nil : reason
   }
 

@@ -15,7 +15,8 @@ import Testing
     .ticketGranted(ticket: "t", granted: 7), .cloned(vmid: 0, granted: 8),
     .checkpointed(snapshot: "s"), .done,
     .joinStatus(.init(vmid: 1, how: .lost, status: 0, result: [], reason: "QEMU ended")),
-    .joinStatus(.init(vmid: 2, how: .exited, status: 5, result: .init(repeating: 1, count: 1 << 20), reason: "")),
+    .joinStatus(
+      .init(vmid: 2, how: .exited, status: 5, result: .init(repeating: 1, count: 1 << 20), reason: "")),
     .exec(.init(id: 1, arguments: ["/bin/sh", "-c", "echo ü"], environment: ["A=b"])),
     .execInput(id: 1, bytes: [0]), .execInputClosed(id: 1), .execSignal(id: 1, signal: 15),
     .execStarted(id: 1, pid: 77), .execOutput(id: 1, stream: .error, bytes: [1]),

@@ -45,7 +45,8 @@ final class CloneLife {
   func claim(_ vmid: UInt32, pid: Int32) -> Bool {
     guard case .unclaimed = lives[vmid] else { return false }
     let pidfd = cguest_pidfd_open(pid)
-    guard pidfd >= 0, let watch = try? loop.add(pidfd, EventLoop.readable, { [unowned self] _ in processEnded(vmid) })
+    guard pidfd >= 0,
+      let watch = try? loop.add(pidfd, EventLoop.readable, { [unowned self] _ in processEnded(vmid) })
     else {
       if pidfd >= 0 { close(pidfd) }
       end(vmid, status: Self.unknownStatus)

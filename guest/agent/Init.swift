@@ -40,7 +40,9 @@ enum Init {
       }
     }
     // Programs expect the usual links; devtmpfs makes only devices.
-    for (link, target) in [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
+    for (link, target) in [
+      ("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2"),
+    ] {
       symlink(target, "/dev/\(link)")
     }
   }

@@ -6,7 +6,9 @@ final class LocalServer {
   /// More processes than this at a time are refused, so that none can take the agent's memory.
   private static let clientLimit = 1024
 
-  var onRequest: (_ client: LocalClient, _ request: sf_agent_request, _ result: [UInt8]) -> Void = { _, _, _ in }
+  var onRequest: (_ client: LocalClient, _ request: sf_agent_request, _ result: [UInt8]) -> Void = {
+    _, _, _ in
+  }
   var onClose: (_ client: LocalClient) -> Void = { _ in }
 
   private let loop: EventLoop
