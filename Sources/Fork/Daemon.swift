@@ -106,6 +106,9 @@ public struct Daemon: Sendable {
     if await service.isIdle {
       memtap.stop()
       try? GuestMemoryMount.unmount(configuration.memtap.memory, in: outerMounts)
+      for directory in [configuration.memtap.memory, configuration.memtap.shimDirectory, configuration.runDirectory + "/vm"] {
+        rmdir(directory)
+      }
     }
   }
 

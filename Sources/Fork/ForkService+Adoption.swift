@@ -46,13 +46,13 @@ extension ForkService {
   }
 
   private func adoptMachines(_ running: [String: MachineStatus]) async {
-    for (name, guest) in guests where guest.record.state != .ended {
+    for (name, guest) in guests where !guest.record.state.isOver {
       guard let machine = running[name] else {
         let reason = "it ended while no daemon ran"
         if guest.record.role == .clone {
           await endClone(name, .lost, reason: reason)
         } else {
-          guests[name]?.record.state = .ended
+          guests[name]?.record.state = .ending
           await discard(name)
         }
         continue
@@ -94,6 +94,10 @@ extension ForkService {
       switch guest.record.state {
       case .activating: await endClone(name, .lost, reason: "the daemon ended during the fork")
       case .starting: await discard(name)
+      case .ending:
+        await tearDown(name)
+        guests[name]?.record.state = .ended
+        await save(name)
       case .warm, .running, .ended: break
       }
     }

@@ -5,8 +5,8 @@ import Memtap
 extension ForkService {
   /// Ends a clone for good and records how. Only the first end counts; on return nothing of it is left but its exit.
   func endClone(_ name: String, _ how: ExitRecord.How, reason: String) async {
-    guard let record = guests[name]?.record, record.state != .ended, record.role != .parent else { return }
-    guests[name]?.record.state = .ended
+    guard let record = guests[name]?.record, !record.state.isOver, record.role != .parent else { return }
+    guests[name]?.record.state = .ending
     guests[name]?.record.how = how.rawValue
     guests[name]?.record.reason = reason
     if how == .lost { log.warning("\(name) is lost: \(reason)") }
@@ -18,6 +18,7 @@ extension ForkService {
     }
     await noteResidency(name)
     await tearDown(name)
+    guests[name]?.record.state = .ended
     await save(name)
     if let ticket = record.ticket, tickets[ticket] != nil {
       changed(ticket)
@@ -49,7 +50,7 @@ extension ForkService {
 
   /// A vmid has called sf_exit. The VM ends with its last one.
   func exited(_ name: String, vmid: Int, status: Int, result: [UInt8]) async {
-    guard let clone = guests[name]?.record, let ticket = clone.ticket, clone.state != .ended else { return }
+    guard let clone = guests[name]?.record, let ticket = clone.ticket, !clone.state.isOver else { return }
     await note(
       exit: ExitRecord(ticket: ticket, vmid: vmid, how: .exited, status: status, result: result, reason: ""))
     let vmids = clone.vmid..<clone.vmid + clone.processes
@@ -62,8 +63,8 @@ extension ForkService {
   /// A device VM has ended. Tickets that a program in it had asked for can be joined by nobody: their clones are
   /// ended and say why. Those of the operator live on as long as their pages can be had.
   func parentEnded(_ name: String, cause: String) async {
-    guard let record = guests[name]?.record, record.role == .parent else { return }
-    guests[name]?.record.state = .ended
+    guard let record = guests[name]?.record, record.role == .parent, !record.state.isOver else { return }
+    guests[name]?.record.state = .ending
     log.info("\(name) \(cause)")
     await endDescendants(of: name, because: "its parent \(name) \(cause)")
     await discard(name)
@@ -88,7 +89,7 @@ extension ForkService {
     guard let record = guests[target]?.record else {
       throw ForkError(.notFound, "there is no VM or ticket named \(target). See sfctl ps.")
     }
-    guard record.state != .ended else { return 0 }
+    guard !record.state.isOver else { return 0 }
     await completeSnapshots(of: target)
     if record.role == .parent {
       await parentEnded(target, cause: "was killed")
@@ -104,7 +105,7 @@ extension ForkService {
       _ = try? await kill(ticket: id, reason: "the daemon was told to end all VMs")
       await removeTicket(id)
     }
-    for (name, guest) in guests where guest.record.state != .ended {
+    for (name, guest) in guests where !guest.record.state.isOver {
       if guest.record.role == .parent {
         await parentEnded(name, cause: "was ended with all VMs")
       } else {
@@ -122,7 +123,7 @@ extension ForkService {
 
   /// libvirt says that a domain has ended.
   func machineEnded(_ name: String, cause: MachineEvent.Cause) async {
-    guard let record = guests[name]?.record, record.state != .ended, record.state != .starting else { return }
+    guard let record = guests[name]?.record, !record.state.isOver, record.state != .starting else { return }
     let text =
       switch cause {
       case .shutdown: "powered off"

@@ -215,7 +215,7 @@ extension ForkService {
       await removeTicket(id)
       return count
     }
-    let alive = machines(of: id).filter { $0.state != .ended }
+    let alive = machines(of: id).filter { !$0.state.isOver }
     await withTaskGroup(of: Void.self) { group in
       for record in alive {
         group.addTask {

@@ -90,7 +90,7 @@ extension ForkService {
 
   func isAlive(_ name: String) -> Bool {
     guard let record = guests[name]?.record else { return false }
-    return record.state != .ended
+    return !record.state.isOver
   }
 
   // MARK: steps shared by parents and slots

@@ -20,7 +20,7 @@ extension ForkService {
     let memoryDirectory = configuration.memtap.memory
     return try await workers.run {
       records.map { record in
-        let pid = record.state == .ended ? 0 : Int32(record.pid)
+        let pid = record.state.isOver ? 0 : Int32(record.pid)
         let memory = GuestResidency.read(pid: pid, below: memoryDirectory)
         return VMView(
           record: record, pid: pid, presentBytes: memory.presentBytes, privateBytes: memory.privateBytes)

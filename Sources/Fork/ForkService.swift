@@ -73,7 +73,7 @@ actor ForkService {
   // MARK: look-ups with the user's sentence
 
   func guest(_ name: String) throws(ForkError) -> Guest {
-    guard let guest = guests[name], guest.record.state != .ended else {
+    guard let guest = guests[name], !guest.record.state.isOver else {
       throw ForkError(.notFound, "there is no VM named \(name). See sfctl ps.")
     }
     return guest

@@ -48,10 +48,14 @@ final class MemtapSupervisor: Sendable {
     }
   }
 
-  /// Ends the pager: only when no VM is left.
+  /// Ends the pager, only when no VM is left, and takes its sockets away.
   func stop() {
     stopping.raise()
-    if let pid = try? client.status().pid { kill(pid, SIGTERM) }
+    guard let pid = try? client.status().pid else { return }
+    kill(pid, SIGTERM)
+    for _ in 0..<200 where (try? client.status()) != nil { usleep(10_000) }
+    unlink(configuration.memtap.controlSocket)
+    unlink(configuration.memtap.shimSocket)
   }
 
   private func ensureRunning() throws {

@@ -38,7 +38,7 @@ extension ForkService.VMView {
 
 extension VMRecord {
   /// `warm` and so on while it lives, then how it ended.
-  var shownState: String { state == .ended ? how ?? "ended" : state.rawValue }
+  var shownState: String { state.isOver ? how ?? "ended" : state.rawValue }
 }
 
 extension ForkService.Outcome {

@@ -6,10 +6,17 @@ struct VMRecord: Codable, Sendable, FetchableRecord, PersistableRecord {
 
   enum Role: String, Codable, Sendable { case parent, slot, clone }
   /// ```
-  /// starting ──▶ warm (a slot) ──▶ activating ──▶ running ──▶ ended
+  /// starting ──▶ warm (a slot) ──▶ activating ──▶ running ──▶ ending ──▶ ended
   ///     └────────────────────────────────────────▲      (an ended clone stays until its ticket is joined)
   /// ```
-  enum State: String, Codable, Sendable { case starting, warm, activating, running, ended }
+  enum State: String, Codable, Sendable {
+    case starting, warm, activating, running
+    /// How it ended is settled; its domain and files are being removed.
+    case ending
+    case ended
+
+    var isOver: Bool { self == .ending || self == .ended }
+  }
 
   var name: String
   var uuid: String
