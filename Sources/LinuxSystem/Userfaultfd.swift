@@ -8,6 +8,8 @@ public enum UserfaultAnswer: Sendable, Equatable {
   case exists
   /// The address space has ended.
   case processGone
+  /// The range is not registered for this (any more).
+  case notRegistered
   /// The mappings were changing: ask again.
   case again
   /// Something else, with its `errno`.
@@ -20,6 +22,7 @@ public enum UserfaultAnswer: Sendable, Equatable {
     }
     switch errno {
     case EEXIST: self = .exists
+    case ENOENT: self = .notRegistered
     case ESRCH: self = .processGone
     case EAGAIN, EINTR: self = .again
     case let code: self = .refused(code)
@@ -87,7 +90,7 @@ public struct Userfaultfd: Sendable {
     }
   }
 
-  /// Reports nothing of the range any more; every protection of it is lifted and everyone who waits goes on.
+  /// Reports nothing of the range any more, and lifts every protection of it. Who waits for a protected page is not woken.
   public func unregister(address: UInt64, length: UInt64) throws(SystemError) {
     try systemCall("UFFDIO_UNREGISTER") { clinux_uffd_unregister(descriptor.raw, address, length) }
   }

@@ -135,7 +135,7 @@ import Testing
       try harness.client.disarm(vm: "dev")
       try harness.client.disarm(vm: "dev")
     }
-    #expect(throws: MemtapError.self) { try harness.client.commit(vm: "dev", snapshot: "s1") }
+    #expect(throws: MemtapError.self) { _ = try harness.client.commit(vm: "dev", snapshot: "s1") }
     let model = try harness.freeze(parent, as: "s1")
     try harness.client.arm(vm: "dev")
     try harness.client.disarm(vm: "dev")

@@ -86,6 +86,9 @@ final class TestGuest {
     try values.withUnsafeMutableBytes { bytes in
       var done = 0
       while done < bytes.count {
+        // A guest that waits for a page for ever is a failure, not a test that hangs.
+        var wait = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        guard poll(&wait, 1, 20_000) == 1 else { throw HarnessError("\(name) has not answered in 20 s") }
         let got = Glibc.read(descriptor, bytes.baseAddress! + done, bytes.count - done)
         guard got > 0 else { throw HarnessError("\(name) has ended") }
         done += got

@@ -22,7 +22,7 @@ int clinux_uffd_api(int uffd, uint64_t *features);
 enum { CLINUX_UFFD_MISSING = 1, CLINUX_UFFD_WRITE_PROTECT = 2 };
 /// UFFDIO_REGISTER; a second time on the same range changes its mode. Linux 4.3, write-protection of shmem 5.19.
 int clinux_uffd_register(int uffd, uint64_t address, uint64_t length, uint64_t mode);
-/// UFFDIO_UNREGISTER: takes every protection back and wakes. Linux 4.3.
+/// UFFDIO_UNREGISTER: takes every protection back, and wakes those who wait for a missing page. Linux 4.3.
 int clinux_uffd_unregister(int uffd, uint64_t address, uint64_t length);
 /// UFFDIO_WAKE: threads waiting for a page of the range try again. Linux 4.3.
 int clinux_uffd_wake(int uffd, uint64_t address, uint64_t length);

@@ -20,35 +20,62 @@ enum PageState: UInt8 {
 
 /// The page states of one snapshot, mapped shared from a file on tmpfs: right at every instant, so that the
 /// successor of a killed pager goes on from them. One thread at a time.
+///
+///     | a byte a page | dropped 1 | lost 1 | why lost, UTF-8, zero-terminated, 254 |
+///
+/// All of it is allocated at the start: no store here can fail for lack of memory.
 final class PageStates {
   let pageCount: Int
   private let bytes: UnsafeMutablePointer<UInt8>
+  private static let trailerBytes = 256
+  private var length: Int { pageCount + Self.trailerBytes }
 
-  /// A new file, every page `initial`. Its memory is allocated here, so that no later store can fail.
+  /// A new file, every page `initial`.
   init(creating path: String, pageCount: Int, initial: PageState) throws(SystemError) {
-    let file = try MemoryFile.create(path, bytes: UInt64(pageCount))
-    let code = posix_fallocate(file.descriptor.raw, 0, off_t(pageCount))
+    let file = try MemoryFile.create(path, bytes: UInt64(pageCount + Self.trailerBytes))
+    let code = posix_fallocate(file.descriptor.raw, 0, off_t(pageCount + Self.trailerBytes))
     if code != 0 { throw SystemError("posix_fallocate", subject: path, errno: code) }
     self.pageCount = pageCount
-    bytes = try Self.map(file, pageCount)
+    bytes = try Self.map(file, pageCount + Self.trailerBytes)
     memset(bytes, CInt(initial.rawValue), pageCount)
   }
 
   /// An existing file. EINVAL: it is not one of `pageCount` states.
   init(opening path: String, pageCount: Int) throws(SystemError) {
     let file = try MemoryFile.open(path)
-    guard try file.descriptor.size() == UInt64(pageCount) else {
+    guard try file.descriptor.size() == UInt64(pageCount + Self.trailerBytes) else {
       throw SystemError("open", subject: path, errno: EINVAL)
     }
     self.pageCount = pageCount
-    bytes = try Self.map(file, pageCount)
+    bytes = try Self.map(file, pageCount + Self.trailerBytes)
     for page in 0..<pageCount where PageState(rawValue: bytes[page]) == nil {
-      munmap(bytes, pageCount)
+      munmap(bytes, length)
       throw SystemError("open", subject: path, errno: EINVAL)
     }
   }
 
-  deinit { munmap(bytes, pageCount) }
+  deinit { munmap(bytes, length) }
+
+  /// Nobody will clone the snapshot any more.
+  var isDropped: Bool {
+    get { bytes[pageCount] != 0 }
+    set { bytes[pageCount] = newValue ? 1 : 0 }
+  }
+
+  var isLost: Bool { bytes[pageCount + 1] != 0 }
+  /// Why pages that are unresolved never will be had. Kept at most 253 bytes long; once set it stays.
+  var lostReason: String? {
+    get {
+      guard isLost else { return nil }
+      let text = UnsafeBufferPointer(start: bytes + pageCount + 2, count: Self.trailerBytes - 2).prefix { $0 != 0 }
+      return text.isEmpty ? "pages of it were lost" : String(decoding: text, as: UTF8.self)
+    }
+    set {
+      guard let reason = newValue else { return }
+      bytes[pageCount + 1] = 1  // first: a pager that is killed here leaves no doubt
+      for (index, byte) in reason.utf8.prefix(Self.trailerBytes - 3).enumerated() { bytes[pageCount + 2 + index] = byte }
+    }
+  }
 
   private static func map(
     _ file: MemoryFile, _ length: Int

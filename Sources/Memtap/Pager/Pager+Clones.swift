@@ -67,7 +67,6 @@ extension Pager {
     guard let snapshot = directory.withLock({ $0.snapshots[id] }) else { return }
     snapshot.thread.perform { [self] in
       snapshot.isDropped = true
-      SnapshotFiles.markDropped(snapshot.directory)
       tidy(snapshot.thread)
     }
   }
@@ -80,6 +79,7 @@ extension Pager {
   /// In steps of 4 MiB, between which the family's faults are served.
   package func complete(snapshot id: String) throws(MemtapError) {
     let snapshot = try snapshot(id, "complete")
+    try awaitTakeOver("complete", id)
     let step = 1024
     for first in stride(from: 0, to: snapshot.pageCount, by: step) {
       let range = first..<min(first + step, snapshot.pageCount)

@@ -106,6 +106,7 @@ extension Pager {
       switch region.userfaultfd!.protect(address: address, length: pages.byteCount) {
       case .done, .exists: return
       case .again: continue
+      case .notRegistered: throw SystemError("UFFDIO_WRITEPROTECT", subject: region.name, errno: ENOENT)
       case .processGone: throw SystemError("UFFDIO_WRITEPROTECT", subject: region.name, errno: ESRCH)
       case let .refused(code): throw SystemError("UFFDIO_WRITEPROTECT", subject: region.name, errno: code)
       }
@@ -213,10 +214,12 @@ extension Pager {
   }
 
   private func liftAll(_ region: Region) throws(SystemError) {
-    guard let userfaultfd = region.userfaultfd, region.mode == .writeProtect || region.mode == .both else { return }
+    guard let userfaultfd = region.userfaultfd, region.mode != .missing else { return }
     let (address, length) = (region.address(of: 0), region.byteCount)
     if region.base == nil {
       try userfaultfd.unregister(address: address, length: length)
+      // The kernel wakes those who wait for a missing page only, not for a write-protected one.
+      _ = userfaultfd.wake(address: address, length: length)
       region.mode = nil
     } else {
       var answer = UserfaultAnswer.again

@@ -23,6 +23,8 @@ package final class Pager: MemtapControl, @unchecked Sendable {
     var nextSequence: UInt64 = 1
     /// VMs of an earlier pager that have not come back, by token.
     var awaited: [String: Awaited] = [:]
+    /// Those that have come back while others of their family are awaited, by family.
+    var returned: [String: [Region]] = [:]
   }
   /// Names only: held for look-ups and changes, never while waiting for a pager thread.
   let directory = Mutex(Directory())

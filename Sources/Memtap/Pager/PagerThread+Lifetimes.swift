@@ -33,7 +33,7 @@ extension PagerThread {
 
   /// Loses every snapshot that has a page which is nowhere to be had.
   func loseUnreachable() {
-    for snapshot in snapshots where snapshot.lostReason == nil {
+    for snapshot in snapshots where !snapshot.isLost {
       let missing = (0..<snapshot.pageCount).reduce(0) { $0 + (isReachable($1, in: snapshot) ? 0 : 1) }
       guard missing > 0 else { continue }
       mark(snapshot, lost: "its origin \(snapshot.originName) has ended and \(missing) pages were not fetched")
@@ -42,7 +42,6 @@ extension PagerThread {
 
   private func mark(_ snapshot: Snapshot, lost reason: String) {
     snapshot.lostReason = reason
-    SnapshotFiles.mark(snapshot.directory, lost: reason)
     events.post(.snapshotLost(snapshot: snapshot.id, reason: reason))
     for clone in snapshot.clones { doom(clone, reason) }
   }

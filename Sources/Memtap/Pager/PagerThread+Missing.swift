@@ -84,7 +84,7 @@ extension PagerThread {
   private func replaceMarker(at page: PageIndex, of region: Region) {
     if let newest = region.newest, newest.states[page] == .atOrigin { return }  // private after all: it is mapped
     let address = region.address(of: page)
-    check(region.userfaultfd!.lift(address: address, length: UInt64(Page.bytes)), region)
+    _ = region.userfaultfd!.lift(address: address, length: UInt64(Page.bytes))  // judged by what follows
     let answer = region.userfaultfd!.mapZero(address: address, length: UInt64(Page.bytes)).answer
     check(answer, region)
     if answer == .done || answer == .exists { region.arming?.lifted.insert(page) }
@@ -105,6 +105,7 @@ extension PagerThread {
     switch answer {
     case .done, .exists, .again: break
     case .processGone: abandon(region)  // its end is reported by the shim's socket
+    case .notRegistered: doom(region, "its RAM is not registered for faults any more")
     case let .refused(code):
       doom(region, "the kernel refused to resolve a fault: \(SystemError("userfaultfd", errno: code))")
     }

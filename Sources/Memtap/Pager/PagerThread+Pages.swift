@@ -68,7 +68,7 @@ extension PagerThread {
     }
     // A page that this snapshot lacks was not written before the next one was taken: look forward.
     var holder = snapshot
-    while holder.lostReason == nil {
+    while !holder.isLost {
       guard let newer = holder.newer else {
         guard let origin = snapshot.origin else { return .lost }
         // The memory file of a parent outlives its QEMU while we hold it, the private memory of a clone does not.

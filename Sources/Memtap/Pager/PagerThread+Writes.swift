@@ -8,7 +8,7 @@ extension PagerThread {
     // page itself is known to be present, which a page recorded as private has to be.
     let size = region.arming != nil && region.base != nil ? 1 : tuning.preimageWindow
     let window = PageRange.window(around: page, size: size, end: region.pageCount)
-    if let newest = region.newest, newest.lostReason == nil {
+    if let newest = region.newest, !newest.isLost {
       let before = newest.unsavedCount
       do throws(PageTrouble) {
         try savePreimages(of: window, with: page, in: newest)
@@ -57,7 +57,7 @@ extension PagerThread {
   /// The pages around `page` that may be written: no kept snapshot needs them. Outside of an arming they are taken from
   /// the whole 2 MiB, so that what needs no pre-image faults seldom.
   private func writable(around page: PageIndex, within window: PageRange, of region: Region) -> PageRange {
-    guard let newest = region.newest, newest.lostReason == nil else { return window }
+    guard let newest = region.newest, !newest.isLost else { return window }
     let limit = region.arming != nil ? window : .window(around: page, size: 512, end: region.pageCount)
     var first = page
     while first > limit.lowerBound, newest.states[first - 1] != .atOrigin { first -= 1 }
@@ -70,6 +70,8 @@ extension PagerThread {
     let address = region.address(of: range.lowerBound)
     var answer = UserfaultAnswer.again
     while answer == .again { answer = region.userfaultfd!.lift(address: address, length: range.byteCount) }
+    // Released meanwhile: it needs no lifting, and who waits is woken by the release or here.
+    if answer == .notRegistered { answer = region.userfaultfd!.wake(address: address, length: range.byteCount) }
     check(answer, region)
   }
 

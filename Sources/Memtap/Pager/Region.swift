@@ -30,7 +30,7 @@ final class Region: @unchecked Sendable {
 
   var attachment: Attachment?
   var userfaultfd: Userfaultfd?
-  /// Faults of which kind are reported now.
+  /// Faults of which kind are reported now. Nil: none, or after a takeover not known.
   var mode: Userfaultfd.Mode?
 
   /// The snapshot whose cache its RAM is mapped on: it is a clone.

@@ -27,9 +27,16 @@ final class Snapshot: @unchecked Sendable {
   /// VMs whose RAM is mapped on the cache.
   var clones: [Region] = []
   /// Nobody will clone it any more.
-  var isDropped = false
+  var isDropped: Bool {
+    get { states.isDropped }
+    set { states.isDropped = newValue }
+  }
   /// Why it can not be cloned any more, and pages of it that are unresolved never will be had.
-  var lostReason: String?
+  var lostReason: String? {
+    get { states.lostReason }
+    set { states.lostReason = newValue }
+  }
+  var isLost: Bool { states.isLost }
   /// Pages `atOrigin`: they need the origin or a newer snapshot.
   var unsavedCount = 0
   /// Pages in the cache.

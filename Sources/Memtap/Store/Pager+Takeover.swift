@@ -83,8 +83,6 @@ extension Pager {
         directory: place, thread: base?.thread ?? thread(forToken: manifest.originToken), sequence: manifest.sequence,
         states: states, cache: cache, origin: origin, originName: manifest.originName, base: base)
       snapshot.id = id
-      snapshot.isDropped = SnapshotFiles.isDropped(place)
-      snapshot.lostReason = SnapshotFiles.lostReason(place)
       snapshot.recount()
       newest[manifest.originToken]?.newer = snapshot
       newest[manifest.originToken] = snapshot
@@ -131,9 +129,7 @@ extension Pager {
         return false
       }
       if let userfaultfd = hello.userfaultfd {
-        region.userfaultfd = Userfaultfd(userfaultfd)
-        // What was registered last is not known: the larger of both is right in any case.
-        region.mode = region.base == nil ? .writeProtect : .both
+        region.userfaultfd = Userfaultfd(userfaultfd)  // what of it is registered is not known: mode nil
       }
       return true
     }
@@ -144,20 +140,24 @@ extension Pager {
   func reviewAwaited() -> Bool {
     let awaited = directory.withLock { $0.awaited }
     if awaited.isEmpty { return false }
-    var settledFamilies: Set<String> = []
     for (token, one) in awaited {
       let isBack = one.region.shim != nil
       guard isBack || processStartTime(one.pid) != one.startTime else { continue }
-      directory.withLock { $0.awaited[token] = nil }
-      settledFamilies.insert(one.family)
+      directory.withLock {
+        $0.awaited[token] = nil
+        $0.returned[one.family, default: []].append(one.region)
+      }
       if !isBack { ended(one.region) }
     }
-    let open = directory.withLock { Set($0.awaited.values.map(\.family)) }
-    for family in settledFamilies.subtracting(open) {
-      resume(awaited.values.filter { $0.family == family }.map(\.region))
+    let (complete, isOver) = directory.withLock { directory in
+      let open = Set(directory.awaited.values.map(\.family))
+      let complete = directory.returned.filter { !open.contains($0.key) }
+      for family in complete.keys { directory.returned[family] = nil }
+      return (complete, open.isEmpty)
     }
-    if open.isEmpty { arrivals.announce() }
-    return !open.isEmpty
+    for family in complete.values { resume(family) }
+    if isOver { arrivals.announce() }
+    return !isOver
   }
 
   private func resume(_ family: [Region]) {
@@ -169,6 +169,7 @@ extension Pager {
           thread.doom(region, "it can not be served: \(error)")
           return
         }
+        if let reason = region.base?.lostReason { thread.doom(region, reason) }
         thread.check(userfaultfd.wake(address: region.address(of: 0), length: region.byteCount), region)
         if region.snapshots.isEmpty { worker.submit { [self] in release(region) } }
       }

@@ -6,9 +6,8 @@ import LinuxSystem
 /// The files of a snapshot: a directory on tmpfs, named by the snapshot's id, that outlives the pager.
 ///
 ///     pages          the page cache, sparse
-///     states         a byte a page (`PageState`)
-///     manifest.json  what never changes: `SnapshotManifest`
-///     dropped, lost  there if the snapshot is; `lost` holds the reason
+///     states         a byte a page, and what became of the snapshot (`PageStates`)
+///     manifest.json  what never changes (`SnapshotManifest`)
 ///
 /// A directory gets its name, and with it existence, by one rename at the commit.
 enum SnapshotFiles {
@@ -29,17 +28,9 @@ enum SnapshotFiles {
 
   /// Not an error if there is nothing.
   static func remove(_ directory: String) {
-    for name in ["manifest.json", "states", "pages", "dropped", "lost"] { Glibc.unlink("\(directory)/\(name)") }
+    for name in (try? namesInDirectory(directory)) ?? [] { Glibc.unlink("\(directory)/\(name)") }
     rmdir(directory)
   }
-
-  static func markDropped(_ directory: String) { try? replaceFile("\(directory)/dropped", with: []) }
-  static func isDropped(_ directory: String) -> Bool { access("\(directory)/dropped", F_OK) == 0 }
-
-  static func mark(_ directory: String, lost reason: String) {
-    try? replaceFile("\(directory)/lost", with: Array(reason.utf8))
-  }
-  static func lostReason(_ directory: String) -> String? { try? readTextFile("\(directory)/lost") }
 }
 
 struct SnapshotManifest: Codable {
