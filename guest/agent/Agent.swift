@@ -19,6 +19,9 @@ final class Agent {
   private let clone: CloneLife
   private let identity: Identity
   private var hasReportedViolation = false
+  /// Tickets that were given out here, or to the VM that this one was forked from. A program's made-up ticket goes no
+  /// further: the host takes one for a lie of the whole VM.
+  private var tickets: Set<String> = []
 
   init(loop: EventLoop, port: HostPort) throws(SystemError) {
     let requests = Requests(port: port)
@@ -138,6 +141,10 @@ final class Agent {
 
   private func ask(_ client: LocalClient, _ request: sf_agent_request, result: [UInt8]) {
     let ticket = text(request.ticket)
+    let takesTicket = [SF_AGENT_CLONE, SF_AGENT_CREATE_CLONES, SF_AGENT_JOIN, SF_AGENT_KILL]
+    if takesTicket.contains(Int(request.type)), !tickets.contains(ticket) {
+      return client.fail(ENOENT, "there is no such ticket")
+    }
     switch Int(request.type) {
     case SF_AGENT_REQUEST_TICKET:
       guard request.number > 0 else { return client.fail(EINVAL, "a ticket is for at least one clone") }
@@ -172,6 +179,7 @@ final class Agent {
     var answer = sf_agent_answer()
     switch message {
     case .ticketGranted(let ticket, let granted):
+      tickets.insert(ticket)
       copyText(ticket, to: &answer.id)
       answer.count = granted
     case .cloned(let vmid, let granted):
