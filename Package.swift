@@ -94,6 +94,11 @@ let package = Package(
     .testTarget(
       name: "MemtapTests",
       dependencies: ["Memtap", "LinuxSystem", "GuestMemory", "sf-memtap", "memtap-test-guest"], swiftSettings: strict),
+    .target(
+      name: "Support", path: "Tests/Support", exclude: ["memtap-test-guest"], swiftSettings: strict),
+    .testTarget(
+      name: "IntegrationTests", dependencies: ["Support"], path: "Tests/Integration", exclude: ["guest"],
+      swiftSettings: strict),
     .executableTarget(name: "memtap-test-guest", path: "Tests/Support/memtap-test-guest"),
   ]
 )

@@ -1,0 +1,21 @@
+/* sf-wait CLONES: each clone ends with status VMID*10 once /tmp/go is there. Prints the ticket, "cloned", and what
+ * sf_join says. */
+#include "report.h"
+
+#include <unistd.h>
+
+int main(int argc, char **argv) {
+  if (argc != 2) return 99;
+  sf_ticket ticket = must_request(atoi(argv[1]), 0);
+  printf("%s\n", ticket.id);
+  fflush(stdout);
+  int me = must("sf_clone", sf_clone(ticket));
+  if (me > 0) {
+    while (access("/tmp/go", F_OK) != 0) usleep(10000);
+    sf_exit_with(me * 10, "went", 4);
+  }
+  puts("cloned");
+  fflush(stdout);
+  join_and_print(ticket);
+  return 0;
+}

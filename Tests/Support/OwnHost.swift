@@ -1,0 +1,61 @@
+import Foundation
+import Testing
+
+/// Gives a suite a host of its own. After each of its tests no clone, ticket or snapshot may be left, after the last
+/// one nothing at all: what is there is told as a failure, and removed.
+public struct OwnHost: SuiteTrait, TestTrait, TestScoping {
+  public var isRecursive: Bool { true }
+
+  public func scopeProvider(for test: Test, testCase: Test.Case?) -> Self? {
+    test.isSuite || testCase != nil ? self : nil
+  }
+
+  public func provideScope(
+    for test: Test, testCase: Test.Case?, performing function: @Sendable () async throws -> Void
+  ) async throws {
+    guard test.isSuite else {
+      try await function()
+      if let host = TestHost.here { try checkAfterTest(host) }
+      return
+    }
+    let host = try TestHost()
+    let result = await Self.result { try await TestHost.$here.withValue(host) { try await function() } }
+    let log = host.daemonLog
+    let left = LeftBehind.afterEnd(of: host)
+    if !left.isEmpty { Issue.record("left behind: \(left.joined(separator: ", "))\nsfd.log:\n\(log.suffix(4000))") }
+    try result.get()
+  }
+
+  private static func result(_ body: () async throws -> Void) async -> Result<Void, any Error> {
+    do { return .success(try await body()) } catch { return .failure(error) }
+  }
+
+  private func checkAfterTest(_ host: TestHost) throws {
+    let clones = try host.vms().filter { $0.role != "parent" }.map(\.name)
+    let tickets = try host.document("ticket", "ls", as: TicketList.self).tickets.map(\.ticket)
+    let snapshots = try host.document("snapshot", "ls", as: SnapshotList.self).snapshots.map(\.snapshot)
+    guard !(clones + tickets + snapshots).isEmpty else { return }
+    Issue.record("after the test there are still: \(clones + tickets + snapshots)\n\(host.daemonLog.suffix(3000))")
+    for ticket in tickets {
+      _ = try host.sfctl("kill", ticket)
+      _ = try host.sfctl("join", ticket)
+    }
+    for clone in clones { _ = try host.sfctl("kill", clone) }
+    for snapshot in snapshots { _ = try host.sfctl("snapshot", "rm", snapshot) }
+  }
+
+  private struct TicketList: Decodable {
+    struct Ticket: Decodable { var ticket: String }
+    var tickets: [Ticket]
+  }
+
+  private struct SnapshotList: Decodable {
+    struct Snapshot: Decodable { var snapshot: String }
+    var snapshots: [Snapshot]
+  }
+}
+
+extension Trait where Self == OwnHost {
+  /// A host of the suite's own, `TestHost.here` in its tests.
+  public static var ownHost: Self { OwnHost() }
+}

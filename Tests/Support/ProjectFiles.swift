@@ -1,0 +1,41 @@
+import Foundation
+
+/// Where the built programs and the guest images are.
+public enum ProjectFiles {
+  /// `SNOWFORK_BIN`, or `bin` of the tree that this file is in.
+  public static let programs =
+    ProcessInfo.processInfo.environment["SNOWFORK_BIN"] ?? root + "/bin"
+
+  public static let root: String = {
+    var directory = URL(fileURLWithPath: #filePath).resolvingSymlinksInPath().deletingLastPathComponent()
+    while directory.path != "/", !FileManager.default.fileExists(atPath: directory.path + "/images/build") {
+      directory.deleteLastPathComponent()
+    }
+    return directory.path
+  }()
+
+  /// The images of tests, by name: `mini` and `debian` as `make images` left them; `mini-tests` and `mini-liar`, with
+  /// the programs of Tests/Integration/guest, are made here when they are first asked for.
+  public static func image(_ name: String) throws -> String {
+    if name == "mini" || name == "debian" { return builtImages + "/" + name }
+    try testImages.get()
+    return testImageDirectory + "/" + name
+  }
+
+  /// `SNOWFORK_IMAGES`, or where `make images` puts them.
+  private static let builtImages: String = {
+    let environment = ProcessInfo.processInfo.environment
+    return environment["SNOWFORK_IMAGES"] ?? (environment["SNOWFORK_STATE"] ?? "/var/lib/snowfork") + "/images"
+  }()
+
+  private static let testImageDirectory = root + "/build/tests/images"
+
+  private static let testImages = Result {
+    let outcome = try Command(
+      root + "/Tests/Integration/guest/build", [testImageDirectory], scratch: NSTemporaryDirectory()
+    ).wait(seconds: 300)
+    guard outcome.status == 0 else {
+      throw Command.TookTooLong(description: "Tests/Integration/guest/build: \(outcome.error)")
+    }
+  }
+}
