@@ -99,6 +99,9 @@ let package = Package(
     .testTarget(
       name: "IntegrationTests", dependencies: ["Support"], path: "Tests/Integration", exclude: ["guest"],
       swiftSettings: strict),
+    .executableTarget(
+      name: "bench-fault", dependencies: ["Memtap", "LinuxSystem", "sf-memtap", "memtap-test-guest"],
+      path: "bench/fault", exclude: ["run"], swiftSettings: strict),
     .executableTarget(name: "memtap-test-guest", path: "Tests/Support/memtap-test-guest"),
   ]
 )

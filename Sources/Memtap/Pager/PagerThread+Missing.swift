@@ -3,46 +3,43 @@ import LinuxSystem
 
 /// A clone touches a page that is not in its snapshot's cache file.
 extension PagerThread {
-  func serveMissing(_ page: PageIndex, of region: Region) {
+  /// `start`: when its message was read, in monotonic nanoseconds. The time of a fault ends with the wake.
+  func serveMissing(_ page: PageIndex, of region: Region, since start: UInt64) {
     guard let snapshot = region.base else {
       doom(region, "a page of its own memory file was reported missing")
       return
     }
-    var awake = page..<page + 1
-    if snapshot.states.isUnresolved(page) {
-      awake = .window(around: page, size: tuning.fetchWindow, end: snapshot.pageCount)
-      do throws(PageTrouble) {
-        try fetch(page, with: awake, into: snapshot, for: region)
-      } catch {
+    let isFetched = snapshot.states.isUnresolved(page)
+    if isFetched {
+      do throws(PageTrouble) { try resolve(page..<page + 1, of: snapshot) } catch {
         fail(page, of: region, error)
         return
       }
+      region.counters.pagesFetched += 1
+      snapshot.counters.pagesFetched += 1
     }
     if snapshot.states[page] == .zero {
       mapZeros(around: page, of: region, in: snapshot)
     } else {
-      check(region.userfaultfd!.wake(address: region.address(of: awake.lowerBound), length: awake.byteCount), region)
+      check(region.userfaultfd!.wake(address: region.address(of: page), length: UInt64(Page.bytes)), region)
     }
+    let time = monotonicNanoseconds() - start
+    region.counters.faults += 1
+    region.counters.faultTime.record(nanoseconds: time)
+    snapshot.counters.faults += 1
+    snapshot.counters.faultTime.record(nanoseconds: time)
+    if isFetched { prefetch(around: page, into: snapshot, for: region) }
   }
 
-  /// Resolves `page`, and of its window what can be had as well.
-  private func fetch(
-    _ page: PageIndex, with window: PageRange, into snapshot: Snapshot, for region: Region
-  ) throws(PageTrouble) {
-    var unresolved: UInt64 = 0
-    for neighbour in window where snapshot.states.isUnresolved(neighbour) { unresolved += 1 }
-    do throws(PageTrouble) {
-      try resolve(window, of: snapshot)
-    } catch where snapshot.states.isUnresolved(page) {
-      try resolve(page..<page + 1, of: snapshot)
-    } catch {
-      // A neighbour could not be had; it will be asked for if it is needed.
-    }
-    for neighbour in window where snapshot.states.isUnresolved(neighbour) { unresolved -= 1 }
-    region.counters.pagesFetched += 1
-    region.counters.pagesPrefetched += unresolved - 1
-    snapshot.counters.pagesFetched += 1
-    snapshot.counters.pagesPrefetched += unresolved - 1
+  /// Brings in the window around a page that was asked for, once that one has been delivered. Who waits for one of these
+  /// pages has a message of its own under way.
+  private func prefetch(around page: PageIndex, into snapshot: Snapshot, for region: Region) {
+    let window = PageRange.window(around: page, size: tuning.fetchWindow, end: snapshot.pageCount)
+    let before = snapshot.resolvedCount
+    // A neighbour that can not be had will be asked for if it is needed.
+    try? resolve(window, of: snapshot)
+    region.counters.pagesPrefetched += UInt64(snapshot.resolvedCount - before)
+    snapshot.counters.pagesPrefetched += UInt64(snapshot.resolvedCount - before)
   }
 
   /// Maps zeros at `page` and at the zero pages beside it. They are private to the clone at once, as zeros cost nothing.

@@ -8,7 +8,7 @@ package struct PagerTuning: Sendable {
   /// Saved together on one write fault of an origin.
   package var preimageWindow = 16
   /// Fetched together on one missing fault of a clone.
-  package var fetchWindow = 16
+  package var fetchWindow = 8
   /// Mapped to zeros together.
   package var zeroWindow = 64
   package init() {}
@@ -167,14 +167,7 @@ final class PagerThread: @unchecked Sendable {
       serveWrite(to: page, of: region)
       region.counters.preimageTime.record(nanoseconds: monotonicNanoseconds() - start)
     } else {
-      serveMissing(page, of: region)
-      let time = monotonicNanoseconds() - start
-      region.counters.faults += 1
-      region.counters.faultTime.record(nanoseconds: time)
-      if let base = region.base {
-        base.counters.faults += 1
-        base.counters.faultTime.record(nanoseconds: time)
-      }
+      serveMissing(page, of: region, since: start)
     }
   }
 

@@ -41,6 +41,8 @@ final class Snapshot: @unchecked Sendable {
   var unsavedCount = 0
   /// Pages in the cache.
   var presentCount = 0
+  /// Pages resolved since the pager began.
+  private(set) var resolvedCount = 0
   var counters = PagingCounters()
   /// Of its files: `pages`, `states`, and what `SnapshotFiles` keeps there.
   var directory: String
@@ -73,6 +75,7 @@ final class Snapshot: @unchecked Sendable {
   func resolve(_ page: PageIndex, as state: PageState) {
     if states[page] == .atOrigin { unsavedCount -= 1 }
     if state == .present { presentCount += 1 }
+    resolvedCount += 1
     states[page] = state
   }
 
