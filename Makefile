@@ -35,7 +35,7 @@ $(shim): $(wildcard Sources/RAMShim/*) $(wildcard Sources/CLinux/include/ramshim
 	$(CC) -std=gnu11 -O2 -g -fPIC -shared -fvisibility=hidden -Wall -Wextra -Werror -ISources/CLinux/include \
 	  -o $@ Sources/RAMShim/*.c -ldl -lpthread
 
-bin/%: build/.swift
+bin/%: | build/.swift
 	@mkdir -p bin
 	@ln -sfn ../.build/release/$* $@
 

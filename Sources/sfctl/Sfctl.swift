@@ -20,8 +20,7 @@ struct Sfctl: AsyncParsableCommand {
     subcommands: [
       VMCommand.self, ForkCommand.self, SnapshotCommand.self, CloneCommand.self, PSCommand.self,
       ExecCommand.self, JoinCommand.self, KillCommand.self, TicketCommand.self, StatsCommand.self,
-      HostCommand.self, DaemonCommand.self,
-      ImageCommand.self,
+      HostCommand.self, ImageCommand.self, DaemonCommand.self, DoctorCommand.self,
     ])
 
   static func main() async {

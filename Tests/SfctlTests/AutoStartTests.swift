@@ -9,7 +9,7 @@ import Testing
     try FileManager.default.copyItem(
       atPath: URL(fileURLWithPath: SfctlProcess.built).standardizedFileURL.resolvingSymlinksInPath().path,
       toPath: directory + "/sfctl")
-    FileManager.default.createFile(
+    _ = FileManager.default.createFile(
       atPath: directory + "/sfd", contents: Data("#!/bin/bash\n\(daemon)\n".utf8),
       attributes: [.posixPermissions: 0o755])
     return try SfctlProcess(program: directory + "/sfctl")
@@ -20,7 +20,8 @@ import Testing
   }
 
   @Test func saysWhyTheDaemonDied() async throws {
-    let sfctl = try sfctl(beside: "echo starting; echo 'sfd: cannot open /dev/userfaultfd: no such file.' >&2; exit 1")
+    let sfctl = try sfctl(
+      beside: "echo starting; echo 'sfd: cannot open /dev/userfaultfd: no such file.' >&2; exit 1")
     defer { remove(sfctl) }
     let outcome = try await sfctl("ps", "--json")
     #expect(outcome.status == 1)
@@ -38,14 +39,16 @@ import Testing
         for i in $(seq 2000); do [ -e "$SNOWFORK_RUN/end" ] && exit; sleep 0.01; done
         """)
     defer { remove(sfctl) }
-    async let first = sfctl.shell("exec 9</etc/passwd; exec \"$SFCTL\" ps --json")
-    async let second = sfctl("ps", "--json")
+    let first = Task { try await sfctl.shell("exec 9</etc/passwd; exec \"$SFCTL\" ps --json") }
+    let second = Task { try await sfctl("ps", "--json") }
     let marker = sfctl.run + "/started"
     let deadline = ContinuousClock.now + .seconds(20)
     while !FileManager.default.fileExists(atPath: marker), ContinuousClock.now < deadline {
       try await Task.sleep(for: .milliseconds(10))
     }
-    let outcomes = try await FakeDaemon.serving(sfctl.socket) { try await [first, second] }
+    let outcomes = try await FakeDaemon.serving(sfctl.socket) {
+      try await [first.value, second.value]
+    }
     #expect(outcomes.allSatisfy { $0.status == 0 && $0.output.hasPrefix(#"{"vms":["#) && $0.error == "" })
 
     let started = try String(contentsOfFile: marker, encoding: .utf8).split(separator: "\n")
@@ -53,7 +56,8 @@ import Testing
     let words = started[0].split(separator: " ").map(String.init)
     #expect(words[0] == words[1], "the daemon leads a session of its own")
     #expect(words[2] == "/dev/null")
-    #expect(!words[3].split(separator: ",").contains("9"), "a descriptor of the caller was inherited: \(words[3])")
-    FileManager.default.createFile(atPath: sfctl.run + "/end", contents: nil)
+    #expect(
+      !words[3].split(separator: ",").contains("9"), "a descriptor of the caller was inherited: \(words[3])")
+    _ = FileManager.default.createFile(atPath: sfctl.run + "/end", contents: nil)
   }
 }

@@ -53,7 +53,10 @@ import Testing
   @Test func openStdinDoesNotOutliveTheCommand() async throws {
     try await FakeDaemon.serving { sfctl in
       let outcome = try await sfctl.shell(
-        "coproc sleep 600; timeout 20 \"$SFCTL\" exec dev -- exit 5 <&${COPROC[0]}; s=$?; kill $COPROC_PID; exit $s")
+        """
+        mkfifo "$SNOWFORK_RUN/open"; exec 3<>"$SNOWFORK_RUN/open"
+        timeout 20 "$SFCTL" exec dev -- exit 5 <&3
+        """)
       #expect(outcome.status == 5)
     }
   }

@@ -18,7 +18,8 @@ import Testing
 
   @Test func unknownStatistics() async throws {
     try await expect(
-      "stats unknown --json", 3, "no figures of unknown: no VM, ticket or snapshot is so named. Try “sfctl ps”.")
+      "stats unknown --json", 3,
+      "no figures of unknown: no VM, ticket or snapshot is so named. Try “sfctl ps”.")
   }
 
   @Test func noMemory() async throws {
@@ -57,11 +58,12 @@ import Testing
     ("vm", "start a --vcpus 0", "--vcpus takes 1 to 255"),
     ("vm", "start a --cpu-limit 0", "--cpu-limit takes 1 to 25600 percent (100 is one CPU)"),
     ("", "ps --jsn", "unknown option '--jsn'. Did you mean '--json'"),
-    ("", "join t1 --timeout -1", "--timeout takes a number of seconds over 0"),
+    ("", "join t1 --timeout 0", "--timeout takes a number of seconds over 0"),
   ])
   func wrongCommandLine(group: String, arguments: String, why: String) async throws {
     let sfctl = try SfctlProcess()
-    let command = [group, String(arguments.split(separator: " ")[0])].filter { !$0.isEmpty }.joined(separator: " ")
+    let command = [group, String(arguments.split(separator: " ")[0])].filter { !$0.isEmpty }.joined(
+      separator: " ")
     let outcome = try await sfctl.shell("\"$SFCTL\" \(group) \(arguments)")
     #expect(outcome.status == 2)
     #expect(outcome.output == "")

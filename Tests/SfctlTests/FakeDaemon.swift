@@ -16,9 +16,9 @@ struct FakeDaemon: Snowfork_V1_Snowfork.SimpleServiceProtocol {
       address: .unixDomainSocket(path: socket), transportSecurity: .plaintext)
     return try await withGRPCServer(transport: transport, services: [FakeDaemon()]) { server in
       _ = try await server.listeningAddress
-      let result = try await body()
-      server.beginGracefulShutdown()
-      return result
+      // A body that throws must not leave the server waiting.
+      defer { server.beginGracefulShutdown() }
+      return try await body()
     }
   }
 
@@ -45,7 +45,9 @@ struct FakeDaemon: Snowfork_V1_Snowfork.SimpleServiceProtocol {
       })
   }
 
-  func stopVM(request: Snowfork_V1_StopVMRequest, context: ServerContext) async throws -> Snowfork_V1_StopVMReply {
+  func stopVM(request: Snowfork_V1_StopVMRequest, context: ServerContext) async throws
+    -> Snowfork_V1_StopVMReply
+  {
     try requireKnown(request.name, "dev")
     return .init()
   }
@@ -56,7 +58,8 @@ struct FakeDaemon: Snowfork_V1_Snowfork.SimpleServiceProtocol {
     try requireKnown(request.name, "dev", "dying")
     guard request.count <= 8 else {
       throw RPCError(
-        code: .resourceExhausted, message: "cannot fork dev: no memory for \(request.count) clones. Ask for 8.")
+        code: .resourceExhausted,
+        message: "cannot fork dev: no memory for \(request.count) clones. Ask for 8.")
     }
     try await response.write(.with { $0.progress = .with { $0.phase = "freeze" } })
     try await response.write(
@@ -91,7 +94,8 @@ struct FakeDaemon: Snowfork_V1_Snowfork.SimpleServiceProtocol {
   }
 
   func cloneSnapshot(
-    request: Snowfork_V1_CloneSnapshotRequest, response: RPCWriter<Snowfork_V1_ForkReply>, context: ServerContext
+    request: Snowfork_V1_CloneSnapshotRequest, response: RPCWriter<Snowfork_V1_ForkReply>,
+    context: ServerContext
   ) async throws {
     try requireKnown(request.snapshot, "warm")
     try await response.write(.with { $0.result = Sample.fork })
@@ -130,7 +134,8 @@ struct FakeDaemon: Snowfork_V1_Snowfork.SimpleServiceProtocol {
     return .with { $0.ended = 2 }
   }
 
-  func stats(request: Snowfork_V1_StatsRequest, context: ServerContext) async throws -> Snowfork_V1_StatsReply {
+  func stats(request: Snowfork_V1_StatsRequest, context: ServerContext) async throws -> Snowfork_V1_StatsReply
+  {
     .with { $0.stats = request.target == "unknown" ? [] : [Sample.stats] }
   }
 
@@ -143,6 +148,10 @@ struct FakeDaemon: Snowfork_V1_Snowfork.SimpleServiceProtocol {
   func listTickets(
     request: Snowfork_V1_ListTicketsRequest, context: ServerContext
   ) async throws -> Snowfork_V1_ListTicketsReply { .init() }
+
+  func describeTicket(
+    request: Snowfork_V1_DescribeTicketRequest, context: ServerContext
+  ) async throws -> Snowfork_V1_ForkResult { Sample.fork }
 
   func info(request: Snowfork_V1_InfoRequest, context: ServerContext) async throws -> Snowfork_V1_InfoReply {
     .with { $0.version = snowforkVersion }

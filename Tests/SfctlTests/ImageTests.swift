@@ -18,7 +18,8 @@ import Testing
       #expect(outcome.output.contains(#""memory_bytes":1073741824"#))
       #expect(outcome.output.contains(#""vcpus":2"#))
       #expect(outcome.output.contains(#""image":"\#(sfctl.state)/images/mini""#))
-      let byPath = try await sfctl("vm", "start", "a", "--image", sfctl.state + "/images/../images/mini", "--json")
+      let byPath = try await sfctl(
+        "vm", "start", "a", "--image", sfctl.state + "/images/../images/mini", "--json")
       #expect(byPath.output.contains(#""image":"\#(sfctl.state)/images/mini""#))
     }
   }
@@ -28,7 +29,8 @@ import Testing
     let outcome = try await sfctl("vm", "start", "a", "--image", "debian")
     #expect(outcome.status == 1)
     #expect(
-      outcome.error == "sfctl: cannot use image debian: \(sfctl.state)/images/debian/image.json is not there. "
+      outcome.error
+        == "sfctl: cannot use image debian: \(sfctl.state)/images/debian/image.json is not there. "
         + "Run “sfctl image build debian”.\n")
   }
 

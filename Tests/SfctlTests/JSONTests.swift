@@ -13,8 +13,8 @@ import Testing
   }
 
   private static let forked =
-    #"{"clones":[{"activate_us":12000,"host":"h1","name":"dev.1","processes":1,"ready_us":50000,"reason":"","#
-    + #""state":"running","vmid":1}],"descriptor_bytes":361000,"fork_us":51000,"granted":1,"parent":"dev","#
+    #"{"clones":[{"activate_us":12000,"ended_us":90000,"host":"h1","name":"dev.1","private_bytes":8192,"#
+    + #""processes":1,"ready_us":50000,"reason":"","state":"running","touched_bytes":4096,"vmid":1}],"descriptor_bytes":361000,"fork_us":51000,"granted":1,"parent":"dev","#
     + #""parent_pause_us":7400,"phases":[{"begin_us":10,"end_us":8000,"phase":"freeze"}],"#
     + #""ram_bytes":268435456,"requested":1,"snapshot":"s1","ticket":"t1","ticket_us":400000}"#
 

@@ -51,6 +51,9 @@ enum Sample {
         $0.activateUs = 12_000
         $0.readyUs = 50_000
         $0.processes = 1
+        $0.endedUs = 90_000
+        $0.touchedBytes = 4096
+        $0.privateBytes = 8192
       }
     ]
     $0.phases = [

@@ -43,7 +43,7 @@ final class SfctlProcess: Sendable {
   private func launch(_ executable: String, _ arguments: [String]) async throws -> Outcome {
     let name = directory + "/" + UUID().uuidString
     func file(_ suffix: String) throws -> FileHandle {
-      FileManager.default.createFile(atPath: name + suffix, contents: nil)
+      _ = FileManager.default.createFile(atPath: name + suffix, contents: nil)
       return try FileHandle(forWritingTo: URL(fileURLWithPath: name + suffix))
     }
     let process = Process()
