@@ -13,7 +13,7 @@ DESTDIR ?=
 shim := build/lib/libsnowfork-ramshim.so
 programs := sfctl sfd sf-memtap
 # Directories too: a file that was removed or renamed is a change.
-swift_inputs := Package.swift $(shell find Sources Tests -not -path '*/.*' \( -type d -o -type f \))
+swift_inputs := Package.swift $(shell find Sources Tests $(wildcard bench/*/) -name results -prune -o -not -path '*/.*' \( -type d -o -type f \) -print)
 
 .PHONY: help setup build guest image images demo test check bench install clean
 help:

@@ -147,14 +147,16 @@ struct FakeDaemon: Snowfork_V1_Snowfork.SimpleServiceProtocol {
 
   func listTickets(
     request: Snowfork_V1_ListTicketsRequest, context: ServerContext
-  ) async throws -> Snowfork_V1_ListTicketsReply { .init() }
+  ) async throws -> Snowfork_V1_ListTicketsReply {
+    .with { $0.tickets = [Sample.ticket] }
+  }
 
   func describeTicket(
     request: Snowfork_V1_DescribeTicketRequest, context: ServerContext
   ) async throws -> Snowfork_V1_ForkResult { Sample.fork }
 
   func info(request: Snowfork_V1_InfoRequest, context: ServerContext) async throws -> Snowfork_V1_InfoReply {
-    .with { $0.version = snowforkVersion }
+    Sample.info
   }
 
   func shutdown(

@@ -88,4 +88,20 @@ import Testing
       prints: #"{"hosts":[{"accelerator":"tcg","cpus":2,"memory_bytes":25769803776,"#
         + #""memory_free_bytes":21474836480,"name":"h1","version":"0.1.0","vms":3}]}"#)
   }
+
+  @Test func tickets() async throws {
+    try await expect(
+      ["ticket", "ls"],
+      prints: #"{"tickets":[{"alive":2,"granted":3,"parent":"dev","requested":4,"snapshot":"s1","#
+        + #""state":"cloned","ticket":"t1"}]}"#)
+  }
+
+  @Test func ticket() async throws { try await expect(["ticket", "show", "t1"], prints: Self.forked) }
+
+  @Test func daemon() async throws {
+    try await expect(
+      ["daemon", "status"],
+      prints: #"{"accelerator":"tcg","accelerator_reason":"TCG: no vmx","host":"h1","#
+        + #""hypervisor_uri":"qemu:///embed","memtap_pid":12,"pid":11,"version":"0.1.0"}"#)
+  }
 }

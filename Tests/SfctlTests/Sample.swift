@@ -120,4 +120,24 @@ enum Sample {
     $0.accelerator = "tcg"
     $0.version = "0.1.0"
   }
+
+  static let ticket = Snowfork_V1_Ticket.with {
+    $0.ticket = "t1"
+    $0.parent = "dev"
+    $0.snapshot = "s1"
+    $0.state = "cloned"
+    $0.requested = 4
+    $0.granted = 3
+    $0.alive = 2
+  }
+
+  static let info = Snowfork_V1_InfoReply.with {
+    $0.version = "0.1.0"
+    $0.host = "h1"
+    $0.pid = 11
+    $0.memtapPid = 12
+    $0.accelerator = "tcg"
+    $0.acceleratorReason = "TCG: no vmx"
+    $0.hypervisorUri = "qemu:///embed"
+  }
 }
