@@ -13,17 +13,20 @@ public struct Configuration: Sendable {
   public var libvirtURI: String
   /// `SNOWFORK_HOST`: the name of this host in `ps` and `host ls`.
   public var hostName: String
+  /// `SNOWFORK_LOG`: trace, debug, info (the default), notice, warning, error.
+  public var logLevel: String?
   /// Directory of sfd, sf-memtap and, under `../lib` or `../build/lib`, of the RAM shim.
   public var programDirectory: String
 
   public init(
     runDirectory: String, stateDirectory: String, libvirtURI: String = "", hostName: String,
-    programDirectory: String
+    logLevel: String? = nil, programDirectory: String
   ) {
     self.runDirectory = runDirectory
     self.stateDirectory = stateDirectory
     self.libvirtURI = libvirtURI
     self.hostName = hostName
+    self.logLevel = logLevel
     self.programDirectory = programDirectory
   }
 
@@ -35,6 +38,7 @@ public struct Configuration: Sendable {
       stateDirectory: environment["SNOWFORK_STATE"] ?? "/var/lib/snowfork",
       libvirtURI: environment["SNOWFORK_LIBVIRT_URI"] ?? "",
       hostName: environment["SNOWFORK_HOST"] ?? ProcessInfo.processInfo.hostName,
+      logLevel: environment["SNOWFORK_LOG"],
       programDirectory: (own as NSString).deletingLastPathComponent)
   }
 

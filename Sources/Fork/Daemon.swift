@@ -60,7 +60,8 @@ public struct Daemon: Sendable {
   public func run() async throws {
     signal(SIGPIPE, SIG_IGN)
     LoggingSystem.bootstrap(StreamLogHandler.standardError)
-    let log = Logger(label: "sfd")
+    var log = Logger(label: "sfd")
+    if let level = configuration.logLevel.flatMap({ Logger.Level(rawValue: $0) }) { log.logLevel = level }
     log.info("starting", metadata: ["version": "\(Self.version)", "accelerator": "\(accelerator.reason)"])
 
     let memtap = MemtapSupervisor(configuration: configuration, log: log)

@@ -238,7 +238,12 @@ extension ForkService {
       let activated = monotonicMicroseconds()
       let activatedAt = log.elapsedMicroseconds
       guests[name]?.record.activateMicroseconds = Int64(activated - begin)
-      try await session.giveIdentity(identity(of: record, snapshot: snapshot, request: request))
+      let agentMicroseconds = try await session.giveIdentity(
+        identity(of: record, snapshot: snapshot, request: request))
+      self.log.debug("\(name) is ready", metadata: [
+        "activate_us": "\(activated - begin)", "agent_us": "\(agentMicroseconds)",
+        "identity_us": "\(monotonicMicroseconds() - activated)",
+      ])
       guard guests[name]?.record.state == .activating else { return activatedAt }
       guests[name]?.record.state = .running
       guests[name]?.record.readyMicroseconds = Int64(log.elapsedMicroseconds)

@@ -119,7 +119,10 @@ extension ForkService {
   }
 
   private func machineSpec(_ record: VMRecord) throws(ForkError) -> MachineSpec {
-    MachineSpec(
+    var environment = configuration.memtap.shimEnvironment(
+      library: try configuration.shimLibraryPath(), token: record.shimToken)
+    if record.role != .parent { environment["SNOWFORK_SHIM_NO_HUGE_PAGES"] = "1" }
+    return MachineSpec(
       name: record.name, uuid: record.uuid, role: record.role == .parent ? .parent : .slot,
       memoryBytes: UInt64(record.memoryBytes), vcpus: record.vcpus,
       kernelPath: record.role == .parent ? record.kernelPath : nil,
@@ -127,9 +130,7 @@ extension ForkService {
       kernelCommandLine: record.commandLine, generationID: record.generationID,
       agentSocketPath: configuration.agentSocketPath(record.name),
       consoleLogPath: configuration.consoleLogPath(record.name),
-      environment: configuration.memtap.shimEnvironment(
-        library: try configuration.shimLibraryPath(), token: record.shimToken),
-      cpuLimitPercent: record.cpuLimitPercent)
+      environment: environment, cpuLimitPercent: record.cpuLimitPercent)
   }
 
   /// Connects to the VM's agent port and listens.

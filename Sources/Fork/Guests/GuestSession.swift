@@ -66,11 +66,13 @@ final class GuestSession: Sendable {
   func resume(epoch: UInt64) { send(.resume(epoch: epoch)) }
 
   /// On return the clone is itself: name, machine-id, clock, random numbers. Throws `.refused` if it could not.
-  func giveIdentity(_ identity: GuestMessage.Identity) async throws {
+  /// Answers how long its agent took, microseconds.
+  func giveIdentity(_ identity: GuestMessage.Identity) async throws -> UInt64 {
     guard case .identityTaken(let taken) = try await ask(.identity(identity), timeoutSeconds: 30) else {
       throw GuestError.unexpected("no identity taken")
     }
     if let reason = taken.reason { throw GuestError.refused(errno: 0, reason) }
+    return taken.microseconds
   }
 
   func answer(_ request: UInt32, _ message: GuestMessage) { send(message, request: request) }
