@@ -59,7 +59,7 @@ test: build images check
 
 # swift-format comes with the toolchain; its configuration is .swift-format.
 check:
-	@swift format lint --strict --recursive --parallel Package.swift Sources Tests
+	@swift format lint --strict --recursive --parallel Package.swift Sources Tests guest bench
 	@tools/style
 
 bench: build images

@@ -54,15 +54,22 @@ struct DaemonStarter {
   private func makeDirectories() throws {
     for directory in [paths.run, paths.state] {
       do {
-        try FileManager.default.createDirectory(
-          atPath: directory, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o755])
+        try makeDirectory(directory)
       } catch {
-        guard geteuid() == 0 else {
-          throw Failure(
-            "cannot start the daemon: it needs root for \(directory). Run sfctl as root.", .refused)
-        }
-        throw Failure("cannot start the daemon: \(directory) can not be made: \(error.localizedDescription).")
+        throw Failure(
+          "cannot start the daemon: \(error). Run sfctl as root.", error.errno == EACCES ? .refused : .failed)
       }
+    }
+  }
+
+  /// With every directory above it. Not an error if it is there.
+  private func makeDirectory(_ path: String) throws(SystemError) {
+    let parent = (path as NSString).deletingLastPathComponent
+    if !parent.isEmpty, access(parent, F_OK) != 0 { try makeDirectory(parent) }
+    do {
+      try systemCall("mkdir", subject: path) { mkdir(path, 0o755) }
+    } catch {
+      guard error.errno == EEXIST else { throw error }
     }
   }
 
@@ -92,13 +99,20 @@ struct DaemonStarter {
         // Somebody else's daemon may have been there first.
         if try answers() { return }
         let why = lastLogLine(since: logBegin) ?? "it ended with wait status \(status)"
-        throw Failure("cannot start the daemon: \(why) Run “sfctl doctor”; the log is \(paths.daemonLog).")
+        throw Failure(
+          "cannot start the daemon: \(why) Run “sfctl doctor”; the log is \(paths.daemonLog).",
+          exitStatus(status) == ExitStatus.refused.rawValue ? .refused : .failed)
       }
       try await Task.sleep(for: .milliseconds(10))
     }
     throw Failure(
       "cannot start the daemon: it does not answer after \(Self.startLimit.components.seconds) s. "
         + "Its log is \(paths.daemonLog).")
+  }
+
+  /// Nil if it was ended by a signal.
+  private func exitStatus(_ waitStatus: CInt) -> Int32? {
+    waitStatus & 0x7F == 0 ? (waitStatus >> 8) & 0xFF : nil
   }
 
   private func lastLogLine(since begin: UInt64) -> String? {
