@@ -105,11 +105,11 @@ extension ForkService {
 }
 
 /// How much of a guest's RAM a QEMU has in memory, from /proc/PID/smaps (proc(5)).
-struct GuestResidency: Sendable {
+package struct GuestResidency: Sendable {
   /// Mapped, shared pages too.
-  var presentBytes: UInt64 = 0
+  package var presentBytes: UInt64 = 0
   /// Written by this VM: no other VM shares them.
-  var privateBytes: UInt64 = 0
+  package var privateBytes: UInt64 = 0
 
   static func read(pid: Int32, below directory: String) -> GuestResidency {
     guard pid > 0, let text = try? ProcFile.text("/proc/\(pid)/smaps") else {
@@ -118,7 +118,7 @@ struct GuestResidency: Sendable {
     return parse(text, below: directory)
   }
 
-  static func parse(_ smaps: String, below directory: String) -> GuestResidency {
+  package static func parse(_ smaps: String, below directory: String) -> GuestResidency {
     var result = GuestResidency()
     var isGuestRAM = false
     for line in smaps.split(separator: "\n") {

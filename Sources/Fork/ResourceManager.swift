@@ -3,42 +3,62 @@ import LinuxSystem
 
 /// Decides how many clones a ticket gets and where (SnowFlock's plug-in for EGO or Sun Grid Engine, section
 /// "Snow Flock Implementation" of the article).
-protocol ResourceManager: Sendable {
+package protocol ResourceManager: Sendable {
   /// The placement of up to `count` clones; fewer if resources are short. Throws `.refused` with the sentence for
   /// the user if not one fits.
   func place(count: Int, of shape: CloneShape, load: HostLoad) throws(ForkError) -> Int
 }
 
 /// What one clone may come to need.
-struct CloneShape: Sendable {
+package struct CloneShape: Sendable {
   var parent: String
   var memoryBytes: UInt64
   var vcpus: Int
+
+  package init(parent: String, memoryBytes: UInt64, vcpus: Int) {
+    self.parent = parent
+    self.memoryBytes = memoryBytes
+    self.vcpus = vcpus
+  }
 }
 
 /// What this host has promised and not yet given.
-struct HostLoad: Sendable {
+package struct HostLoad: Sendable {
   var hostName: String
   /// Bytes reserved for slots and clones that run.
   var reservedBytes: UInt64
   var vcpusInUse: Int
+
+  package init(hostName: String, reservedBytes: UInt64, vcpusInUse: Int) {
+    self.hostName = hostName
+    self.reservedBytes = reservedBytes
+    self.vcpusInUse = vcpusInUse
+  }
 }
 
 /// Counts memory and CPUs of this host.
 ///
 /// A clone shares its snapshot's pages with its siblings and holds for itself only what it writes, so a quarter
 /// of its RAM is reserved, and what QEMU needs itself; CPUs are overcommitted as on any host of VMs.
-struct EmbeddedResourceManager: ResourceManager {
+package struct EmbeddedResourceManager: ResourceManager {
   static let qemuBytes: UInt64 = 48 << 20
   static let memoryOvercommit: UInt64 = 4
   static let cpuOvercommit = 64
 
-  var memoryAvailable: @Sendable () -> UInt64 = { HostMemory.read().available }
-  var cpuCount: @Sendable () -> Int = { ProcessInfo.processInfo.activeProcessorCount }
+  private let memoryAvailable: @Sendable () -> UInt64
+  private let cpuCount: @Sendable () -> Int
 
-  static func reservation(memoryBytes: UInt64) -> UInt64 { memoryBytes / memoryOvercommit + qemuBytes }
+  package init(
+    memoryAvailable: @escaping @Sendable () -> UInt64 = { HostMemory.read().available },
+    cpuCount: @escaping @Sendable () -> Int = { ProcessInfo.processInfo.activeProcessorCount }
+  ) {
+    self.memoryAvailable = memoryAvailable
+    self.cpuCount = cpuCount
+  }
 
-  func place(count: Int, of shape: CloneShape, load: HostLoad) throws(ForkError) -> Int {
+  package static func reservation(memoryBytes: UInt64) -> UInt64 { memoryBytes / memoryOvercommit + qemuBytes }
+
+  package func place(count: Int, of shape: CloneShape, load: HostLoad) throws(ForkError) -> Int {
     let need = Self.reservation(memoryBytes: shape.memoryBytes)
     let available = memoryAvailable()
     let free = available > load.reservedBytes ? available - load.reservedBytes : 0
@@ -61,11 +81,11 @@ struct EmbeddedResourceManager: ResourceManager {
 }
 
 /// /proc/meminfo, in bytes.
-struct HostMemory: Sendable {
+package struct HostMemory: Sendable {
   var total: UInt64
-  var available: UInt64
+  package var available: UInt64
 
-  static func read() -> HostMemory {
+  package static func read() -> HostMemory {
     let text = (try? ProcFile.text("/proc/meminfo")) ?? ""
     func field(_ name: String) -> UInt64 {
       for line in text.split(separator: "\n") where line.hasPrefix(name + ":") {
@@ -79,7 +99,7 @@ struct HostMemory: Sendable {
 }
 
 /// `1.2 GiB`, `256 MiB`.
-func byteText(_ bytes: UInt64) -> String {
+package func byteText(_ bytes: UInt64) -> String {
   let units: [(String, UInt64)] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)]
   for (unit, size) in units where bytes >= size {
     let value = Double(bytes) / Double(size)

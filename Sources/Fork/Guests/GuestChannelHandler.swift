@@ -3,13 +3,13 @@ import NIOCore
 
 /// The host's end of one guest's channel: frames in and out, questions and their answers, commands in progress,
 /// and the limits that a lying guest runs into. Everything here happens on the channel's event loop.
-final class GuestChannelHandler: ChannelInboundHandler {
-  typealias InboundIn = ByteBuffer
-  typealias OutboundOut = ByteBuffer
+package final class GuestChannelHandler: ChannelInboundHandler {
+  package typealias InboundIn = ByteBuffer
+  package typealias OutboundOut = ByteBuffer
 
   /// Messages a second that a guest may send besides the output of commands, which has credit.
   static let messagesPerSecond = 2_000.0
-  static let messageBurst = 4_000.0
+  package static let messageBurst = 4_000.0
 
   private let report: @Sendable (GuestEvent) -> Void
   private var epoch: UInt64
@@ -25,23 +25,23 @@ final class GuestChannelHandler: ChannelInboundHandler {
   private var context: ChannelHandlerContext?
   private var end: GuestError?
 
-  init(epoch: UInt64, report: @escaping @Sendable (GuestEvent) -> Void) {
+  package init(epoch: UInt64, report: @escaping @Sendable (GuestEvent) -> Void) {
     self.epoch = epoch
     self.report = report
   }
 
   // MARK: the channel's life
 
-  func handlerAdded(context: ChannelHandlerContext) { self.context = context }
+  package func handlerAdded(context: ChannelHandlerContext) { self.context = context }
 
-  func channelInactive(context: ChannelHandlerContext) {
+  package func channelInactive(context: ChannelHandlerContext) {
     let first = end == nil
     finish(.closed)
     self.context = nil
     if first { report(.closed) }
   }
 
-  func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+  package func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
 
   /// Ends all that waits. Only the first reason counts.
   private func finish(_ reason: GuestError) {
@@ -67,7 +67,7 @@ final class GuestChannelHandler: ChannelInboundHandler {
 
   // MARK: in
 
-  func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+  package func channelRead(context: ChannelHandlerContext, data: NIOAny) {
     guard end == nil else { return }
     let buffer = unwrapInboundIn(data)
     buffer.withUnsafeReadableBytes { decoder.append($0) }
@@ -134,7 +134,7 @@ final class GuestChannelHandler: ChannelInboundHandler {
   }
 
   /// Sends and promises the answer.
-  func ask(_ message: GuestMessage, timeout: TimeAmount, promise: EventLoopPromise<GuestMessage>) {
+  package func ask(_ message: GuestMessage, timeout: TimeAmount, promise: EventLoopPromise<GuestMessage>) {
     guard let context, end == nil else {
       promise.fail(end ?? GuestError.notConnected)
       return
@@ -156,7 +156,7 @@ final class GuestChannelHandler: ChannelInboundHandler {
 
   // MARK: commands
 
-  func start(_ command: GuestCommand.State, arguments: [String], environment: [String],
+  package func start(_ command: GuestCommand.State, arguments: [String], environment: [String],
     promise: EventLoopPromise<GuestMessage>
   ) {
     let id = takeRequestNumber()

@@ -3,8 +3,8 @@ import NIOCore
 
 /// A command that runs in a guest (`sfctl exec`). Output is read from `output`; what was read is to be returned as
 /// credit with `consumed`, or the guest's side stops after a window of `GuestMessage.execInitialWindow` bytes.
-struct GuestCommand: Sendable {
-  enum Event: Sendable {
+package struct GuestCommand: Sendable {
+  package enum Event: Sendable {
     case output(ExecStream, [UInt8])
     case exited(Int32)
   }
@@ -46,7 +46,7 @@ struct GuestCommand: Sendable {
 
 extension GuestCommand {
   /// The event loop's part of a command.
-  final class State {
+  package final class State {
     var id: UInt32 = 0
     private let continuation: AsyncThrowingStream<Event, any Error>.Continuation
     private var input: [(bytes: ArraySlice<UInt8>, written: EventLoopPromise<Void>)] = []
@@ -57,7 +57,7 @@ extension GuestCommand {
       .output: GuestMessage.execInitialWindow, .error: GuestMessage.execInitialWindow,
     ]
 
-    init(_ continuation: AsyncThrowingStream<Event, any Error>.Continuation) {
+    package init(_ continuation: AsyncThrowingStream<Event, any Error>.Continuation) {
       self.continuation = continuation
     }
 

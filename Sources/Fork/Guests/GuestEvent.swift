@@ -1,7 +1,7 @@
 import GuestWire
 
 /// What a guest's channel tells the service without being asked.
-enum GuestEvent: Sendable {
+package enum GuestEvent: Sendable {
   /// A guest process asks for something; `request` pairs the answer.
   case request(UInt32, GuestMessage)
   /// The guest broke the protocol: its channel is closed for good.
@@ -11,7 +11,7 @@ enum GuestEvent: Sendable {
 }
 
 /// Why a question to a guest has no answer. `description` is a clause for the user.
-enum GuestError: Error, Sendable, CustomStringConvertible {
+package enum GuestError: Error, Sendable, CustomStringConvertible {
   case notConnected
   case closed
   case cutOff(String)
@@ -19,7 +19,7 @@ enum GuestError: Error, Sendable, CustomStringConvertible {
   case refused(errno: Int32, String)
   case unexpected(String)
 
-  var description: String {
+  package var description: String {
     switch self {
     case .notConnected: "its agent is not connected"
     case .closed: "its agent's channel closed"

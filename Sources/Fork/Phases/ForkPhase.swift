@@ -19,26 +19,28 @@ public enum ForkPhase: String, Sendable, CaseIterable {
 }
 
 /// Begin and end of each phase, microseconds since the call.
-struct PhaseLog: Sendable {
-  struct Entry: Sendable {
-    var phase: ForkPhase
-    var beginMicroseconds: UInt64
-    var endMicroseconds: UInt64
+package struct PhaseLog: Sendable {
+  package struct Entry: Sendable {
+    package var phase: ForkPhase
+    package var beginMicroseconds: UInt64
+    package var endMicroseconds: UInt64
   }
 
   private let start = monotonicMicroseconds()
-  private(set) var entries: [Entry] = []
+  package private(set) var entries: [Entry] = []
 
-  var elapsedMicroseconds: UInt64 { monotonicMicroseconds() - start }
+  package init() {}
 
-  mutating func begin(_ phase: ForkPhase) {
+  package var elapsedMicroseconds: UInt64 { monotonicMicroseconds() - start }
+
+  package mutating func begin(_ phase: ForkPhase) {
     let now = elapsedMicroseconds
     entries.append(Entry(phase: phase, beginMicroseconds: now, endMicroseconds: now))
   }
 
   /// Splits the time since `activate` began: the virtual CPUs of the last clone ran at `activated`; the rest is
   /// `ready`.
-  mutating func endActivation(at activated: UInt64) {
+  package mutating func endActivation(at activated: UInt64) {
     guard let last = entries.indices.last else { return }
     end()
     let ended = entries[last].endMicroseconds
@@ -48,7 +50,7 @@ struct PhaseLog: Sendable {
   }
 
   /// Ends the phase that began last.
-  mutating func end() {
+  package mutating func end() {
     guard !entries.isEmpty else { return }
     entries[entries.count - 1].endMicroseconds = elapsedMicroseconds
   }
