@@ -22,6 +22,12 @@ if let score = try? OwnedDescriptor.open("/proc/self/oom_score_adj", O_WRONLY) {
 if let missing = KernelFeature.probe().first(where: { !$0.isPresent && $0.name != "PAGEMAP_SCAN" }) {
   fail(missing.sentence)
 }
+// Some five descriptors a VM.
+var descriptors = rlimit()
+getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &descriptors)
+descriptors.rlim_cur = descriptors.rlim_max
+setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &descriptors)
+
 do {
   mkdir(paths.run, 0o711)
   let lock = try OwnedDescriptor.open(paths.lock, O_RDWR | O_CREAT, mode: 0o600)
@@ -29,7 +35,7 @@ do {
   var tuning = PagerTuning()
   tuning.override(from: getenv("SNOWFORK_PAGER_TUNING").map { String(cString: $0) })
   let server = try ControlServer(pager: try Pager(paths: paths, tuning: tuning))
-  try withExtendedLifetime(lock) { try server.run() }
+  withExtendedLifetime(lock) { server.run() }
 } catch {
   fail("\(error).")
 }

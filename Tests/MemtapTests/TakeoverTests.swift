@@ -28,6 +28,25 @@ import Testing
     #expect(try later.tags() == second)
   }
 
+  /// Faults that the dead pager had read and not served are asked for again.
+  @Test func faultsThatWereReadAreNotLost() throws {
+    let harness = try PagerHarness()
+    defer { harness.close() }
+    let parent = try harness.guest("dev", pages: pages)
+    try parent.write(0..<3000, tag: 1000)
+    let model = try harness.freeze(parent, as: "s1")
+    let clone = try harness.clone(of: "s1", "dev.1", pages: pages)
+    harness.killPager()
+    for guest in [clone, parent] { try guest.swallowFaults() }
+    try clone.startTags(0..<pages)
+    try parent.startWrite(0..<pages, tag: 1 << 40)
+    usleep(100_000)
+    try harness.startPager()
+    #expect(try clone.finishTags(0..<pages) == model)
+    try parent.finishWrite()
+    #expect(try parent.tags() == (0..<pages).map { 1 << 40 + UInt64($0) })
+  }
+
   /// Killed again and again in the middle of the work of three generations.
   @Test(arguments: 1...4)
   func killedAtRandomMoments(seed: UInt64) throws {

@@ -62,20 +62,30 @@ final class TestGuest {
   func startTags(_ range: Range<Int>) throws { try send("tags \(range.lowerBound) \(range.count)") }
   func finishTags(_ range: Range<Int>) throws -> [UInt64] { try read(UInt64.self, count: range.count) }
 
+  /// The next faults reach no pager: as if one had read them and died.
+  func swallowFaults() throws { try command("swallow") }
+
   func end() {
     guard process.isRunning else { return }
     kill(process.processIdentifier, SIGKILL)
     process.waitUntilExit()
   }
 
-  @discardableResult
-  private func command(_ line: String) throws -> String {
+  func startWrite(_ range: Range<Int>, tag: UInt64) throws {
+    try send("write \(range.lowerBound) \(range.count) \(tag)")
+  }
+  func finishWrite() throws { try expectOK("write") }
+
+  private func command(_ line: String) throws {
     try send(line)
+    try expectOK(line)
+  }
+
+  private func expectOK(_ line: String) throws {
     var answer: [UInt8] = []
     while answer.last != UInt8(ascii: "\n") { answer += try read(UInt8.self, count: 1) }
     let text = String(decoding: answer, as: UTF8.self)
     guard text.hasPrefix("ok") else { throw HarnessError("\(name) answers \(text) to \(line)") }
-    return text
   }
 
   private func send(_ line: String) throws { try input.fileHandleForWriting.write(contentsOf: Data("\(line)\n".utf8)) }

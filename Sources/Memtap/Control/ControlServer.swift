@@ -13,13 +13,19 @@ package final class ControlServer: Sendable {
   }
 
   /// Accepts connections for ever, on the calling thread.
-  package func run() throws(SystemError) -> Never {
+  package func run() -> Never {
     while true {
-      let socket = try UnixSocket.accept(listener)
-      try NamedThread("memtap-control") { [self] in
-        // A peer that breaks off or talks nonsense loses its connection, no more.
-        try? converse(socket)
-      }.detach()
+      do throws(SystemError) {
+        let socket = try UnixSocket.accept(listener)
+        try NamedThread("memtap-control") { [self] in
+          // A peer that breaks off or talks nonsense loses its connection, no more.
+          try? converse(socket)
+        }.detach()
+      } catch {
+        // No descriptors or threads to be had: the VMs that are served go before this call.
+        tell("a call could not be taken: \(error)")
+        usleep(100_000)
+      }
     }
   }
 

@@ -2,32 +2,27 @@ import Glibc
 
 /// Durations in a fixed set of buckets, four to an octave (an error of at most 19 %), from 64 ns to 70 s.
 /// Recording allocates nothing. One thread at a time.
-struct LatencyHistogram {
+package struct LatencyHistogram {
   private static let bucketCount = 124
   private let buckets: UnsafeMutablePointer<UInt32>
   private(set) var maxNanoseconds: UInt64 = 0
 
-  init() {
+  package init() {
     buckets = .allocate(capacity: Self.bucketCount)
     buckets.initialize(repeating: 0, count: Self.bucketCount)
   }
 
   /// The owner's deinit calls this.
-  func deallocate() { buckets.deallocate() }
+  package func deallocate() { buckets.deallocate() }
 
-  mutating func record(nanoseconds: UInt64) {
+  package mutating func record(nanoseconds: UInt64) {
     buckets[Self.bucket(nanoseconds)] &+= 1
     if nanoseconds > maxNanoseconds { maxNanoseconds = nanoseconds }
   }
 
-  mutating func add(_ other: LatencyHistogram) {
-    for index in 0..<Self.bucketCount { buckets[index] &+= other.buckets[index] }
-    maxNanoseconds = max(maxNanoseconds, other.maxNanoseconds)
-  }
-
   /// Rounded up to whole microseconds, from the upper edge of the bucket, never above the largest one seen.
-  var summary: LatencySummary {
-    LatencySummary(p50: percentile(50), p99: percentile(99), max: (maxNanoseconds + 999) / 1000)
+  package var summary: LatencySummary {
+    LatencySummary(p50: percentile(50), p99: percentile(99), max: Self.microseconds(maxNanoseconds))
   }
 
   private func percentile(_ percent: UInt64) -> UInt64 {
@@ -38,9 +33,13 @@ struct LatencyHistogram {
     var seen: UInt64 = 0
     for index in 0..<Self.bucketCount {
       seen += UInt64(buckets[index])
-      if seen >= rank { return (min(Self.upperEdge(index), maxNanoseconds) + 999) / 1000 }
+      if seen >= rank { return Self.microseconds(min(Self.upperEdge(index), maxNanoseconds)) }
     }
-    return (maxNanoseconds + 999) / 1000
+    return Self.microseconds(maxNanoseconds)
+  }
+
+  private static func microseconds(_ nanoseconds: UInt64) -> UInt64 {
+    nanoseconds / 1000 + (nanoseconds % 1000 == 0 ? 0 : 1)
   }
 
   /// 64 ns × 2^(octave) × (1 + quarter/4): the octave and the two bits below the highest one.

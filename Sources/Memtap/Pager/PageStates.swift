@@ -7,7 +7,7 @@ import LinuxSystem
 ///     atOrigin ──┐                      a page of the cache file is never written again once it is
 ///                ├──▶ present or zero   `present`, and its origin's protection is lifted only
 ///     atBase  ───┘                      after its state has left `atOrigin`
-enum PageState: UInt8 {
+package enum PageState: UInt8 {
   /// Not saved yet: the origin has it unchanged, write-protected (or a newer snapshot of the origin saved it).
   case atOrigin = 0
   /// In the cache file.
@@ -24,14 +24,14 @@ enum PageState: UInt8 {
 ///     | a byte a page | dropped 1 | lost 1 | why lost, UTF-8, zero-terminated, 254 |
 ///
 /// All of it is allocated at the start: no store here can fail for lack of memory.
-final class PageStates {
-  let pageCount: Int
+package final class PageStates {
+  package let pageCount: Int
   private let bytes: UnsafeMutablePointer<UInt8>
   private static let trailerBytes = 256
   private var length: Int { pageCount + Self.trailerBytes }
 
   /// A new file, every page `initial`.
-  init(creating path: String, pageCount: Int, initial: PageState) throws(SystemError) {
+  package init(creating path: String, pageCount: Int, initial: PageState) throws(SystemError) {
     let file = try MemoryFile.create(path, bytes: UInt64(pageCount + Self.trailerBytes))
     let code = posix_fallocate(file.descriptor.raw, 0, off_t(pageCount + Self.trailerBytes))
     if code != 0 { throw SystemError("posix_fallocate", subject: path, errno: code) }
@@ -41,7 +41,7 @@ final class PageStates {
   }
 
   /// An existing file. EINVAL: it is not one of `pageCount` states.
-  init(opening path: String, pageCount: Int) throws(SystemError) {
+  package init(opening path: String, pageCount: Int) throws(SystemError) {
     let file = try MemoryFile.open(path)
     guard try file.descriptor.size() == UInt64(pageCount + Self.trailerBytes) else {
       throw SystemError("open", subject: path, errno: EINVAL)
@@ -57,14 +57,14 @@ final class PageStates {
   deinit { munmap(bytes, length) }
 
   /// Nobody will clone the snapshot any more.
-  var isDropped: Bool {
+  package var isDropped: Bool {
     get { bytes[pageCount] != 0 }
     set { bytes[pageCount] = newValue ? 1 : 0 }
   }
 
-  var isLost: Bool { bytes[pageCount + 1] != 0 }
+  package var isLost: Bool { bytes[pageCount + 1] != 0 }
   /// Why pages that are unresolved never will be had. Kept at most 253 bytes long; once set it stays.
-  var lostReason: String? {
+  package var lostReason: String? {
     get {
       guard isLost else { return nil }
       let text = UnsafeBufferPointer(start: bytes + pageCount + 2, count: Self.trailerBytes - 2).prefix { $0 != 0 }
@@ -87,7 +87,7 @@ final class PageStates {
     return mapped.bindMemory(to: UInt8.self, capacity: length)
   }
 
-  subscript(page: PageIndex) -> PageState {
+  package subscript(page: PageIndex) -> PageState {
     @inline(__always) get {
       assert(page >= 0 && page < pageCount)
       return unsafeBitCast(bytes[page], to: PageState.self)
@@ -98,26 +98,26 @@ final class PageStates {
     }
   }
 
-  func fill(_ range: PageRange, _ state: PageState) {
+  package func fill(_ range: PageRange, _ state: PageState) {
     precondition(range.lowerBound >= 0 && range.upperBound <= pageCount)
     memset(bytes + range.lowerBound, CInt(state.rawValue), range.count)
   }
 
   /// Whether the page's bytes still have to come from elsewhere.
   @inline(__always)
-  func isUnresolved(_ page: PageIndex) -> Bool { self[page] == .atOrigin || self[page] == .atBase }
+  package func isUnresolved(_ page: PageIndex) -> Bool { self[page] == .atOrigin || self[page] == .atBase }
 
-  func count(_ state: PageState) -> Int {
+  package func count(_ state: PageState) -> Int {
     var total = 0
     for page in 0..<pageCount where bytes[page] == state.rawValue { total += 1 }
     return total
   }
 
-  func contains(_ state: PageState) -> Bool { memchr(bytes, CInt(state.rawValue), pageCount) != nil }
+  package func contains(_ state: PageState) -> Bool { memchr(bytes, CInt(state.rawValue), pageCount) != nil }
 
   /// Calls `body` with each maximal run of pages for which `matches` says the same of their states, if it says yes.
   /// `matches` has one bit for each state's number. Runs of one state are skipped eight pages at a time.
-  func forEachRun(matching matches: UInt8, _ body: (PageRange) -> Void) {
+  package func forEachRun(matching matches: UInt8, _ body: (PageRange) -> Void) {
     var page = 0
     while page < pageCount {
       let selected = matches >> bytes[page] & 1

@@ -162,12 +162,11 @@ extension Pager {
     }
     let staged = arming.staged
     for run in arming.lifted.runs {
-      staged.states.fill(run, .atOrigin)
+      staged.markWritten(run)
       do throws(SystemError) { try protect(run, of: region) } catch {
         throw MemtapError("commit", region.name, error)
       }
     }
-    staged.recount()
     let place = "\(paths.snapshots)/\(id)"
     do throws(SystemError) {
       try systemCall("rename", subject: place) { Glibc.rename(staged.directory, place) }

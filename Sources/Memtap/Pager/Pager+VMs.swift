@@ -93,23 +93,48 @@ extension Pager {
 
   /// A shim has said hello, on the listener's thread. Nil: it is not one of ours.
   func admit(_ hello: ShimProtocol.Hello, _ channel: ShimChannel) -> Region? {
-    guard let region = directory.withLock({ $0.byToken[hello.token] }) else { return nil }
-    // Each token is good for one process: not for a second one, nor again after its end.
-    guard region.attachment == nil, hello.ramBytes == region.byteCount, let peer = try? UnixSocket.peer(channel.socket),
-      peer.pid == hello.pid, let startTime = processStartTime(hello.pid),
-      let memory = try? ProcessMemory(pid: hello.pid),
-      let ramFile = try? MemoryFile(hello.ram).reopened(O_RDONLY), ramFile.isOnTmpfs
-    else { return nil }
-    region.attachment = Region.Attachment(
-      pid: hello.pid, startTime: startTime, address: hello.ramAddress, ramFile: ramFile, memory: memory)
-    guard readmit(region, hello) else {
-      region.attachment = nil
+    guard let region = directory.withLock({ $0.byToken[hello.token] }) else {
+      tell("a shim without a valid token was turned away")
       return nil
     }
-    region.shared.withLock { $0.shim = channel }
-    do throws(MemtapError) { try writeManifest(of: region, "expect") } catch { return nil }
+    do {
+      try attach(region, hello, channel)
+    } catch {
+      tell("the shim of \(region.name) was turned away: \(error)")
+      return nil
+    }
     arrivals.announce()
     return region
+  }
+
+  /// What QEMU says of itself is checked before it is used.
+  private func attach(_ region: Region, _ hello: ShimProtocol.Hello, _ channel: ShimChannel) throws {
+    func refuse(_ cause: String) -> MemtapError {
+      MemtapError(.state, operation: "hello", subject: region.name, cause: cause)
+    }
+    // A token is good for one process: not for a second one, nor again after its end.
+    guard region.attachment == nil else { throw refuse("its token was used before") }
+    guard hello.ramBytes == region.byteCount else {
+      throw refuse("its RAM has \(hello.ramBytes) bytes, \(region.byteCount) were announced")
+    }
+    guard try UnixSocket.peer(channel.socket).pid == hello.pid, let startTime = processStartTime(hello.pid) else {
+      throw refuse("it speaks for another process")
+    }
+    let ramFile = try MemoryFile(hello.ram).reopened(O_RDONLY)
+    guard ramFile.isOnTmpfs else { throw refuse("its RAM is no file on tmpfs") }
+    region.attachment = Region.Attachment(
+      pid: hello.pid, startTime: startTime, address: hello.ramAddress, ramFile: ramFile,
+      memory: try ProcessMemory(pid: hello.pid))
+    guard readmit(region, hello) else {
+      region.attachment = nil
+      throw refuse("it does not have what it had before")
+    }
+    region.shared.withLock { $0.shim = channel }
+    do { try writeManifest(of: region, "hello") } catch {
+      region.shared.withLock { $0.shim = nil }
+      region.attachment = nil
+      throw error
+    }
   }
 
   /// A shim's socket has closed, on the listener's thread: its QEMU has ended.

@@ -13,8 +13,9 @@ package final class Pager: MemtapControl, @unchecked Sendable {
   let threads: [PagerThread]
   /// For what nobody waits for.
   let worker = WorkerThreads(name: "memtap-work", limit: 2)
-  /// Written once, in `start`.
-  private(set) var listener: ShimListener!
+  private var listener: ShimListener!
+  /// The listener's thread alone uses it.
+  var isTakeOverDone = false
 
   struct Directory {
     var regions: [String: Region] = [:]

@@ -92,6 +92,6 @@ extension PagerThread {
       region.arming = nil
     }
     region.base?.clones.removeAll { $0 === region }
-    loseUnreachable()
+    if !region.snapshots.isEmpty, region.base != nil || region.attachment == nil { loseUnreachable() }
   }
 }

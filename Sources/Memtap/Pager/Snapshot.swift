@@ -70,6 +70,14 @@ final class Snapshot: @unchecked Sendable {
     presentCount = states.count(.present)
   }
 
+  /// Before the commit: these pages are the origin's own, whatever they were at the scan.
+  func markWritten(_ range: PageRange) {
+    for page in range where states[page] != .atOrigin {
+      states[page] = .atOrigin
+      unsavedCount += 1
+    }
+  }
+
   /// Records that the page is in the cache, or is zero. The bytes must be there before.
   @inline(__always)
   func resolve(_ page: PageIndex, as state: PageState) {

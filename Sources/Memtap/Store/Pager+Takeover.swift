@@ -139,7 +139,6 @@ extension Pager {
   /// Whether there is still something to wait for.
   func reviewAwaited() -> Bool {
     let awaited = directory.withLock { $0.awaited }
-    if awaited.isEmpty { return false }
     for (token, one) in awaited {
       let isBack = one.region.shim != nil
       guard isBack || processStartTime(one.pid) != one.startTime else { continue }
@@ -156,7 +155,16 @@ extension Pager {
       return (complete, open.isEmpty)
     }
     for family in complete.values { resume(family) }
-    if isOver { arrivals.announce() }
+    if isOver, !isTakeOverDone {
+      isTakeOverDone = true
+      for thread in threads {
+        thread.post { [self] in
+          thread.loseUnreachable()
+          tidy(thread)
+        }
+      }
+      arrivals.announce()
+    }
     return !isOver
   }
 
@@ -174,7 +182,6 @@ extension Pager {
         if region.snapshots.isEmpty { worker.submit { [self] in release(region) } }
       }
     }
-    if let thread = family.first?.thread { thread.post { [self] in tidy(thread) } }
   }
 
   /// Waits until everything of the earlier pager has been taken over; a VM whose process stands still is in the way.

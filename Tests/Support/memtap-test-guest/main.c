@@ -8,11 +8,13 @@
 //   tags FIRST COUNT        reads pages -> COUNT raw 64-bit tags: 0 a page of zeros, ~0 a page that is no page of ours
 //   storm SEED              a second thread writes random pages, for ever               -> ok
 //   pause | resume          the second thread stands still on return | goes on          -> ok N, pages written so far
+//   swallow                 takes the next faults from our own userfaultfd, as a pager does that then dies -> ok
 //   time read|write FIRST COUNT STRIDE  touches pages one by one -> COUNT raw 32-bit nanoseconds
 //
 // A page with tag t holds 512 words: t, then words mixed from t and their place. A torn page is told from a whole one.
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -72,6 +74,21 @@ static void *storm(void *unused) {
   return NULL;
 }
 
+// Reads what the pager would read, and does nothing about it.
+static void *swallow(void *unused) {
+  (void)unused;
+  for (int file = 3; file < 256; file++) {
+    char link[32], target[64] = "";
+    snprintf(link, sizeof link, "/proc/self/fd/%d", file);
+    if (readlink(link, target, sizeof target - 1) < 0 || strcmp(target, "anon_inode:[userfaultfd]") != 0) continue;
+    struct pollfd wait = {.fd = file, .events = POLLIN};
+    char messages[64 * 32];
+    if (poll(&wait, 1, 10000) == 1 && read(file, messages, sizeof messages) < 0) perror("swallow");
+    break;
+  }
+  return NULL;
+}
+
 static uint64_t now(void) {
   struct timespec time;
   clock_gettime(CLOCK_MONOTONIC, &time);
@@ -116,6 +133,11 @@ static void obey(const char *line) {
     standing = false;
     wanted = true;
     if (pthread_create(&thread, NULL, storm, NULL) != 0) exit(3);
+    pthread_detach(thread);
+    put("ok\n", 3);
+  } else if (strcmp(line, "swallow\n") == 0) {
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, swallow, NULL) != 0) exit(3);
     pthread_detach(thread);
     put("ok\n", 3);
   } else if (strcmp(line, "pause\n") == 0) {
