@@ -32,10 +32,11 @@ public struct Daemon: Sendable {
       try GuestMemoryMount.mount(configuration.memtap.memory)
     }
     accelerator = try AcceleratorProbe().chooseAndHideUnusableKVM()
-    for directory in [configuration.memtap.ram, configuration.memtap.cache, configuration.runDirectory + "/vm",
+    for directory in [
+      configuration.memtap.ram, configuration.memtap.cache, configuration.runDirectory + "/vm",
       configuration.memtap.shimDirectory, configuration.stateDirectory + "/console",
-      configuration.stateDirectory + "/snapshots", configuration.imagesDirectory]
-    {
+      configuration.stateDirectory + "/snapshots", configuration.imagesDirectory,
+    ] {
       try Self.makeDirectory(directory, mode: directory == configuration.memtap.ram ? 0o755 : 0o711)
     }
   }
@@ -50,7 +51,8 @@ public struct Daemon: Sendable {
     guard flock(file.raw, LOCK_EX | LOCK_NB) == 0 else {
       throw ForkError(
         .refused,
-        "sfd: cannot start: another sfd runs with \(configuration.runDirectory). Use it, or set SNOWFORK_RUN to another directory.")
+        "sfd: cannot start: another sfd runs with \(configuration.runDirectory). Use it, or set SNOWFORK_RUN to another directory."
+      )
     }
     return file
   }
@@ -72,7 +74,8 @@ public struct Daemon: Sendable {
         ? LibvirtHypervisor.embeddedURI(root: configuration.libvirtRoot) : configuration.libvirtURI,
       memoryDirectory: configuration.memtap.ram, accelerator: accelerator)
     let service = ForkService(
-      configuration: configuration, store: try Store(path: configuration.databasePath), hypervisor: hypervisor,
+      configuration: configuration, store: try Store(path: configuration.databasePath),
+      hypervisor: hypervisor,
       memtap: memtap, resources: EmbeddedResourceManager(), loops: loops, log: log)
     try await service.adopt()
 
@@ -107,13 +110,17 @@ public struct Daemon: Sendable {
     if await service.isIdle {
       memtap.stop()
       try? GuestMemoryMount.unmount(configuration.memtap.memory, in: outerMounts)
-      for directory in [configuration.memtap.memory, configuration.memtap.shimDirectory, configuration.runDirectory + "/vm"] {
+      for directory in [
+        configuration.memtap.memory, configuration.memtap.shimDirectory, configuration.runDirectory + "/vm",
+      ] {
         rmdir(directory)
       }
     }
   }
 
-  private static func onSignal(_ number: CInt, _ body: @escaping @Sendable () -> Void) -> any DispatchSourceSignal {
+  private static func onSignal(_ number: CInt, _ body: @escaping @Sendable () -> Void)
+    -> any DispatchSourceSignal
+  {
     signal(number, SIG_IGN)
     let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
     source.setEventHandler(handler: body)

@@ -28,7 +28,9 @@ extension ForkService {
       await tearDown(name)
     }
     await removeUnusedSnapshots()
-    if !records.isEmpty { log.info("took over \(guests.count) VMs, \(tickets.count) tickets, \(snapshots.count) snapshots") }
+    if !records.isEmpty {
+      log.info("took over \(guests.count) VMs, \(tickets.count) tickets, \(snapshots.count) snapshots")
+    }
   }
 
   /// A snapshot's pages are in memory: after the host's restart they are gone.

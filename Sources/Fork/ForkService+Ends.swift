@@ -37,7 +37,9 @@ extension ForkService {
       guests[name]?.record.endedMicroseconds = Int64(outcome.log.elapsedMicroseconds)
     }
     let memoryDirectory = configuration.memtap.memory
-    let memory = try? await workers.run { GuestResidency.read(pid: Int32(record.pid), below: memoryDirectory) }
+    let memory = try? await workers.run {
+      GuestResidency.read(pid: Int32(record.pid), below: memoryDirectory)
+    }
     guests[name]?.record.touchedBytes = Int64(memory?.presentBytes ?? 0)
     guests[name]?.record.privateBytes = Int64(memory?.privateBytes ?? 0)
   }

@@ -215,7 +215,8 @@ extension ForkService {
       guard descriptor.snapshot == snapshot.id, descriptor.ramBytes == UInt64(snapshot.memoryBytes),
         descriptor.vcpus == UInt32(snapshot.vcpus)
       else {
-        throw ForkError(.failed, "\(what): the descriptor \(path) is of another VM or size. Make another snapshot.")
+        throw ForkError(
+          .failed, "\(what): the descriptor \(path) is of another VM or size. Make another snapshot.")
       }
       return descriptor
     } catch let error as DescriptorError {
@@ -240,10 +241,12 @@ extension ForkService {
       guests[name]?.record.activateMicroseconds = Int64(activated - begin)
       let agentMicroseconds = try await session.giveIdentity(
         identity(of: record, snapshot: snapshot, request: request))
-      self.log.debug("\(name) is ready", metadata: [
-        "activate_us": "\(activated - begin)", "agent_us": "\(agentMicroseconds)",
-        "identity_us": "\(monotonicMicroseconds() - activated)",
-      ])
+      self.log.debug(
+        "\(name) is ready",
+        metadata: [
+          "activate_us": "\(activated - begin)", "agent_us": "\(agentMicroseconds)",
+          "identity_us": "\(monotonicMicroseconds() - activated)",
+        ])
       guard guests[name]?.record.state == .activating else { return activatedAt }
       guests[name]?.record.state = .running
       guests[name]?.record.readyMicroseconds = Int64(log.elapsedMicroseconds)

@@ -96,7 +96,9 @@ extension ForkService {
   /// Whether this guest may be repeating requests that an earlier daemon had begun to answer.
   private func isRepeated(_ vm: String) -> Bool { guests[vm]?.knownTickets == nil }
 
-  private func grant(_ vm: String, _ request: UInt32, _ count: Int, _ hierarchical: Bool) async throws -> TicketRecord {
+  private func grant(_ vm: String, _ request: UInt32, _ count: Int, _ hierarchical: Bool) async throws
+    -> TicketRecord
+  {
     if let earlier = tickets.values.first(where: {
       $0.record.parent == vm && $0.record.guestRequest == Int64(request) && isRepeated(vm)
     }) {
@@ -156,6 +158,7 @@ extension ExitRecord {
       case .killed: .killed
       case .lost: .lost
       }
-    return .init(vmid: UInt32(vmid), how: how, status: Int32(truncatingIfNeeded: status), result: result, reason: reason)
+    return .init(
+      vmid: UInt32(vmid), how: how, status: Int32(truncatingIfNeeded: status), result: result, reason: reason)
   }
 }

@@ -9,11 +9,15 @@ extension ForkService {
     if let id {
       try checkName(id)
       if snapshots[id] != nil {
-        throw ForkError(.exists, "cannot make snapshot \(id): one of that name exists. Remove it with sfctl snapshot rm \(id), or choose another name.")
+        throw ForkError(
+          .exists,
+          "cannot make snapshot \(id): one of that name exists. Remove it with sfctl snapshot rm \(id), or choose another name."
+        )
       }
     }
     return try await freezePoint(
-      of: name, id: id ?? "s-" + Self.randomHex(8), kept: true, checkpointRequest: checkpointRequest, log: &log)
+      of: name, id: id ?? "s-" + Self.randomHex(8), kept: true, checkpointRequest: checkpointRequest,
+      log: &log)
   }
 
   func createOperatorSnapshot(of name: String, id: String) async throws -> SnapshotView {
@@ -39,7 +43,9 @@ extension ForkService {
     let path = configuration.descriptorPath(id)
     let compatibility = hypervisor.compatibility
     // Nothing is started in the name of a descriptor that does not hold.
-    _ = try await workers.run { _ = try Self.verifiedDescriptor(path, snapshot: record, compatibility: compatibility) }
+    _ = try await workers.run {
+      _ = try Self.verifiedDescriptor(path, snapshot: record, compatibility: compatibility)
+    }
     let source = CloneSource(
       parent: record.parent, memoryBytes: record.memoryBytes, vcpus: record.vcpus, image: record.image,
       commandLine: record.commandLine)
@@ -55,7 +61,10 @@ extension ForkService {
       shape.vcpus == snapshot.vcpus
     else {
       tickets[ticket.id]?.record.state = .granted
-      throw ForkError(.refused, "cannot clone \(snapshot.id) with \(id): the ticket is for a VM of another size. Request one of \(snapshot.parent).")
+      throw ForkError(
+        .refused,
+        "cannot clone \(snapshot.id) with \(id): the ticket is for a VM of another size. Request one of \(snapshot.parent)."
+      )
     }
     return try await cloneOnto(
       snapshot, ticket: id, request: UInt32(snapshot.checkpointRequest), log: PhaseLog(), report: report)
@@ -66,7 +75,8 @@ extension ForkService {
     _ = try snapshot(id)
     let clones = liveClones(of: id).count
     if clones > 0 {
-      throw ForkError(.refused, "cannot remove snapshot \(id): \(clones) clones of it run. End them with sfctl kill first.")
+      throw ForkError(
+        .refused, "cannot remove snapshot \(id): \(clones) clones of it run. End them with sfctl kill first.")
     }
     snapshots[id]?.kept = false
     await release(id)

@@ -49,13 +49,16 @@ extension ForkService {
         requested: count, granted: min(count, machines * processes), state: .granting, snapshot: nil,
         createdUnix: Self.unixNow()))
     guests[source.parent]?.knownTickets?.insert(id)
-    let names = reserveNames(source: source, ticket: id, count: count, machines: machines, processes: processes)
+    let names = reserveNames(
+      source: source, ticket: id, count: count, machines: machines, processes: processes)
     await saveTicket(id)
     for name in names { await save(name) }
 
     let failures = await startSlots(names, report: report)
     for name in failures.keys { await discard(name) }
-    guard tickets[id] != nil else { throw ForkError(.failed, "\(what): its ticket was ended meanwhile. Ask again.") }
+    guard tickets[id] != nil else {
+      throw ForkError(.failed, "\(what): its ticket was ended meanwhile. Ask again.")
+    }
     let warm = names.filter { failures[$0] == nil && guests[$0] != nil }
     guard !warm.isEmpty else {
       await removeTicket(id)
@@ -91,7 +94,8 @@ extension ForkService {
     for guest in guests.values where guest.record.state != .ended {
       load.vcpusInUse += guest.record.vcpus
       if guest.record.role == .slot {
-        load.reservedBytes += EmbeddedResourceManager.reservation(memoryBytes: UInt64(guest.record.memoryBytes))
+        load.reservedBytes += EmbeddedResourceManager.reservation(
+          memoryBytes: UInt64(guest.record.memoryBytes))
       }
     }
     return load
@@ -180,7 +184,9 @@ extension ForkService {
 
   /// Waits until every clone of the ticket has exited, was killed or was lost, and takes the ticket away.
   /// Nil: the time was over; the ticket stays.
-  func join(ticket id: String, deadline: ContinuousClock.Instant?, report: Report) async throws -> [ExitRecord]? {
+  func join(ticket id: String, deadline: ContinuousClock.Instant?, report: Report) async throws
+    -> [ExitRecord]?
+  {
     guard let ticket = tickets[id] else { throw unknownTicket(id) }
     guard ticket.record.state == .cloned || ticket.record.state == .cloning else {
       throw ForkError(.refused, "cannot join \(id): nothing was cloned with it yet. Clone first.")
@@ -190,7 +196,8 @@ extension ForkService {
       guard let ticket = tickets[id] else { throw unknownTicket(id) }
       if ticket.exits.count != told {
         told = ticket.exits.count
-        await report(Progress(phase: "join", done: told, total: ticket.record.granted, text: "waiting for clones"))
+        await report(
+          Progress(phase: "join", done: told, total: ticket.record.granted, text: "waiting for clones"))
         continue
       }
       if let deadline, ContinuousClock.now >= deadline { return nil }
@@ -245,7 +252,9 @@ extension ForkService {
   /// After a fork that failed before its fork point: the ticket is of no use to a command that ends.
   func removeUnusedTicket(_ id: String) async {
     guard let ticket = tickets[id] else { return }
-    if ticket.record.state != .cloned || machines(of: id).allSatisfy({ $0.state == .ended }) { await removeTicket(id) }
+    if ticket.record.state != .cloned || machines(of: id).allSatisfy({ $0.state == .ended }) {
+      await removeTicket(id)
+    }
   }
 
   // MARK: waiting for a change

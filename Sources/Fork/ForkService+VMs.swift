@@ -17,7 +17,9 @@ extension ForkService {
     let what = "cannot start \(request.name)"
     try checkName(request.name)
     if let existing = guests[request.name], existing.record.state != .ended {
-      throw ForkError(.exists, "\(what): a VM of that name exists. Choose another, or end it with sfctl vm destroy \(request.name).")
+      throw ForkError(
+        .exists,
+        "\(what): a VM of that name exists. Choose another, or end it with sfctl vm destroy \(request.name).")
     }
     guard (1...64).contains(request.vcpus) else {
       throw ForkError(.invalid, "\(what): \(request.vcpus) virtual CPUs. Ask for 1 to 64.")
@@ -26,13 +28,15 @@ extension ForkService {
     if request.memoryBytes < image.minimumMemoryBytes || request.memoryBytes % 4096 != 0 {
       throw ForkError(
         .invalid,
-        "\(what): image \(image.name) needs at least \(byteText(image.minimumMemoryBytes)), in whole pages of 4 KiB. Ask for more with --memory.")
+        "\(what): image \(image.name) needs at least \(byteText(image.minimumMemoryBytes)), in whole pages of 4 KiB. Ask for more with --memory."
+      )
     }
     let available = HostMemory.read().available
     if request.memoryBytes + EmbeddedResourceManager.qemuBytes > available {
       throw ForkError(
         .refused,
-        "\(what): host \(configuration.hostName) has \(byteText(available)) free and the VM needs \(byteText(request.memoryBytes)). Free memory or ask for less with --memory.")
+        "\(what): host \(configuration.hostName) has \(byteText(available)) free and the VM needs \(byteText(request.memoryBytes)). Free memory or ask for less with --memory."
+      )
     }
     let record = VMRecord(
       name: request.name, uuid: UUID().uuidString.lowercased(), role: .parent, state: .starting, vmid: 0,
@@ -51,18 +55,22 @@ extension ForkService {
       let welcome = try await session.hello(
         session: UInt64.random(in: 1...UInt64.max), epoch: UInt64(record.epoch),
         hostTimeNanoseconds: Self.wallClockNanoseconds(), timeoutSeconds: 180)
-      log.info("\(record.name) runs", metadata: [
-        "agent": "\(welcome.agentVersion)", "kernel": "\(welcome.kernelRelease)",
-      ])
+      log.info(
+        "\(record.name) runs",
+        metadata: [
+          "agent": "\(welcome.agentVersion)", "kernel": "\(welcome.kernelRelease)",
+        ])
     } catch {
       let tail = consoleTail(record.name)
       await discard(record.name)
       guard let error = error as? GuestError else { throw ForkError.wrap(what, error) }
       throw ForkError(
-        .failed, "\(what): \(error)\(tail.isEmpty ? "" : "; its console ended with: \(tail)"). Check the image.")
+        .failed,
+        "\(what): \(error)\(tail.isEmpty ? "" : "; its console ended with: \(tail)"). Check the image.")
     }
     guard guests[record.name] != nil else {
-      throw ForkError(.failed, "\(what): it ended while it started. See \(configuration.consoleLogPath(record.name)).")
+      throw ForkError(
+        .failed, "\(what): it ended while it started. See \(configuration.consoleLogPath(record.name)).")
     }
     guests[record.name]?.record.state = .running
     await save(record.name)
@@ -100,7 +108,8 @@ extension ForkService {
     if !good {
       throw ForkError(
         .invalid,
-        "\"\(name)\" is no name: letters, digits, - and _, at most 32, the first a letter or digit. Choose another.")
+        "\"\(name)\" is no name: letters, digits, - and _, at most 32, the first a letter or digit. Choose another."
+      )
     }
   }
 
@@ -171,7 +180,9 @@ extension ForkService {
 
   /// The last line that the guest wrote to its console.
   private func consoleTail(_ name: String) -> String {
-    guard let data = FileManager.default.contents(atPath: configuration.consoleLogPath(name)) else { return "" }
+    guard let data = FileManager.default.contents(atPath: configuration.consoleLogPath(name)) else {
+      return ""
+    }
     let text = String(decoding: data.suffix(512), as: UTF8.self)
     return text.split(whereSeparator: \.isNewline).last.map { $0.trimmingCharacters(in: .whitespaces) } ?? ""
   }
@@ -187,8 +198,8 @@ struct GuestImage: Sendable {
 
   private struct File: Decodable {
     var name: String
-    var command_line: String
-    var minimum_memory_bytes: UInt64
+    var commandLine: String
+    var minimumMemoryBytes: UInt64
   }
 
   static func read(_ directory: String, what: String) throws(ForkError) -> GuestImage {
@@ -196,17 +207,21 @@ struct GuestImage: Sendable {
       let name = (directory as NSString).lastPathComponent
       throw ForkError(
         .failed,
-        "\(what): there is no image in \(directory). Make it with sfctl image build \(name), or name another with --image.")
+        "\(what): there is no image in \(directory). Make it with sfctl image build \(name), or name another with --image."
+      )
     }
     let file: File
     do {
-      file = try JSONDecoder().decode(File.self, from: data)
+      let decoder = JSONDecoder()
+      decoder.keyDecodingStrategy = .convertFromSnakeCase
+      file = try decoder.decode(File.self, from: data)
     } catch {
-      throw ForkError(.failed, "\(what): \(directory)/image.json does not read as an image. Make the image again.")
+      throw ForkError(
+        .failed, "\(what): \(directory)/image.json does not read as an image. Make the image again.")
     }
     let image = GuestImage(
       name: file.name, kernelPath: directory + "/vmlinuz", initrdPath: directory + "/initrd",
-      commandLine: file.command_line, minimumMemoryBytes: file.minimum_memory_bytes)
+      commandLine: file.commandLine, minimumMemoryBytes: file.minimumMemoryBytes)
     for path in [image.kernelPath, image.initrdPath] where !FileManager.default.fileExists(atPath: path) {
       throw ForkError(.failed, "\(what): \(path) is missing. Make the image again.")
     }

@@ -36,9 +36,11 @@ extension ForkService {
 
   func snapshotViews() async throws -> [SnapshotView] {
     let counters = try await memtap.run { try $0.statistics().snapshots }
-    let present = Dictionary(counters.map { ($0.snapshot, $0.pagesPresent) }, uniquingKeysWith: { first, _ in first })
+    let present = Dictionary(
+      counters.map { ($0.snapshot, $0.pagesPresent) }, uniquingKeysWith: { first, _ in first })
     return snapshots.values.sorted { $0.createdUnix < $1.createdUnix }.map {
-      SnapshotView(record: $0, clones: liveClones(of: $0.id).count, presentBytes: (present[$0.id] ?? 0) * 4096)
+      SnapshotView(
+        record: $0, clones: liveClones(of: $0.id).count, presentBytes: (present[$0.id] ?? 0) * 4096)
     }
   }
 
@@ -91,7 +93,9 @@ extension ForkService {
       all.snapshots.first { $0.snapshot == id }
     }
     if target.isEmpty {
-      return all.vms.filter { guests[$0.vm]?.record.role != .slot }.map { .vm($0, snapshotCounters($0.snapshot)) }
+      return all.vms.filter { guests[$0.vm]?.record.role != .slot }.map {
+        .vm($0, snapshotCounters($0.snapshot))
+      }
         + all.snapshots.map { .snapshot($0) }
     }
     if let vm = all.vms.first(where: { $0.vm == target }) { return [.vm(vm, snapshotCounters(vm.snapshot))] }

@@ -82,10 +82,13 @@ actor ForkService {
   func session(_ name: String) throws(ForkError) -> GuestSession {
     let guest = try guest(name)
     if let reason = guest.cutOff {
-      throw ForkError(.failed, "cannot reach the agent of \(name): it was cut off: \(reason). Start the VM anew.")
+      throw ForkError(
+        .failed, "cannot reach the agent of \(name): it was cut off: \(reason). Start the VM anew.")
     }
     guard let session = guest.session, guest.record.state == .running else {
-      throw ForkError(.refused, "cannot reach the agent of \(name): the VM is \(guest.record.state.rawValue). Wait for it to run.")
+      throw ForkError(
+        .refused,
+        "cannot reach the agent of \(name): the VM is \(guest.record.state.rawValue). Wait for it to run.")
     }
     return session
   }
@@ -107,7 +110,8 @@ actor ForkService {
 
   // MARK: blocking work
 
-  func withHypervisor<T: Sendable>(_ body: @escaping @Sendable (any Hypervisor) throws -> T) async throws -> T {
+  func withHypervisor<T: Sendable>(_ body: @escaping @Sendable (any Hypervisor) throws -> T) async throws -> T
+  {
     let hypervisor = hypervisor
     return try await workers.run { try body(hypervisor) }
   }

@@ -72,7 +72,8 @@ final class MemtapSupervisor: Sendable {
       usleep(10_000)
     }
     let tail = lastLine(ofFile: configuration.stateDirectory + "/memtap.log")
-    throw ForkError(.failed, "cannot start the pager \(program)\(tail.isEmpty ? "" : ": \(tail)"). Run sfctl doctor.")
+    throw ForkError(
+      .failed, "cannot start the pager \(program)\(tail.isEmpty ? "" : ": \(tail)"). Run sfctl doctor.")
   }
 
   /// Passes the pager's events on until it dies, starts another, and so on.
@@ -96,5 +97,6 @@ final class MemtapSupervisor: Sendable {
 /// The last line of a log, for the reason of a failed start.
 func lastLine(ofFile path: String) -> String {
   guard let data = FileManager.default.contents(atPath: path) else { return "" }
-  return String(decoding: data.suffix(1024), as: UTF8.self).split(whereSeparator: \.isNewline).last.map(String.init) ?? ""
+  return String(decoding: data.suffix(1024), as: UTF8.self).split(whereSeparator: \.isNewline).last.map(
+    String.init) ?? ""
 }

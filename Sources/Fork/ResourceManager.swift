@@ -56,7 +56,9 @@ package struct EmbeddedResourceManager: ResourceManager {
     self.cpuCount = cpuCount
   }
 
-  package static func reservation(memoryBytes: UInt64) -> UInt64 { memoryBytes / memoryOvercommit + qemuBytes }
+  package static func reservation(memoryBytes: UInt64) -> UInt64 {
+    memoryBytes / memoryOvercommit + qemuBytes
+  }
 
   package func place(count: Int, of shape: CloneShape, load: HostLoad) throws(ForkError) -> Int {
     let need = Self.reservation(memoryBytes: shape.memoryBytes)

@@ -4,7 +4,9 @@ import Glibc
 /// A program that outlives its starter: in a session of its own, its output appended to a log.
 public enum DetachedProcess {
   /// The pid. A program that can not be run is seen by `hasExited`.
-  public static func spawn(_ program: String, arguments: [String], logPath: String) throws(SystemError) -> pid_t {
+  public static func spawn(_ program: String, arguments: [String], logPath: String) throws(SystemError)
+    -> pid_t
+  {
     var pointers: [UnsafeMutablePointer<CChar>?] = ([program] + arguments).map { strdup($0) }
     pointers.append(nil)
     defer { for pointer in pointers { free(pointer) } }

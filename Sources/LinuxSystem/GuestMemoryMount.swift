@@ -13,7 +13,9 @@ public enum GuestMemoryMount {
 
   /// A tmpfs with huge pages on advice, as large as nine tenths of the machine's memory.
   public static func mount(_ path: String) throws(SystemError) {
-    try systemCall("mount(tmpfs)", subject: path) { clinux_mount_tmpfs(path, "huge=advise,size=90%,mode=0711") }
+    try systemCall("mount(tmpfs)", subject: path) {
+      clinux_mount_tmpfs(path, "huge=advise,size=90%,mode=0711")
+    }
   }
 
   /// Unmounts it in the namespace that `mounts` stands for (an open /proc/PID/ns/mnt).

@@ -71,7 +71,7 @@ public struct MemoryFile: Sendable {
         done += try systemCall("pwrite") {
           pwrite(descriptor.raw, buffer + done, count - done, off_t(offset) + off_t(done))
         }
-      } catch where error.errno == ENOSPC || error.errno == ENOMEM {
+      } catch  where error.errno == ENOSPC || error.errno == ENOMEM {
         return done
       }
     }
@@ -84,7 +84,7 @@ public struct MemoryFile: Sendable {
     while true {
       do {
         offset = try systemCall("lseek(SEEK_DATA)") { clinux_seek_data(descriptor.raw, offset) }
-      } catch where error.errno == ENXIO {
+      } catch  where error.errno == ENXIO {
         return
       }
       let end = try systemCall("lseek(SEEK_HOLE)") { clinux_seek_hole(descriptor.raw, offset) }

@@ -52,7 +52,8 @@ public enum ShimProtocol {
       String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
     }
     return Hello(
-      pid: Int32(bitPattern: hello.pid), token: token, ramAddress: hello.ram_address, ramBytes: hello.ram_bytes,
+      pid: Int32(bitPattern: hello.pid), token: token, ramAddress: hello.ram_address,
+      ramBytes: hello.ram_bytes,
       ram: descriptors[0], userfaultfd: hasUserfaultfd ? descriptors[1] : nil,
       mapped: isMapped ? (snapshot, descriptors.last!) : nil)
   }
@@ -77,7 +78,9 @@ public enum ShimProtocol {
     try withUnsafeBytes(of: message) { try UnixSocket.send(socket, $0, descriptors: descriptors) }
 
     var reply = ramshim_reply()
-    let (count, received) = try withUnsafeMutableBytes(of: &reply) { try UnixSocket.receive(socket, into: $0) }
+    let (count, received) = try withUnsafeMutableBytes(of: &reply) {
+      try UnixSocket.receive(socket, into: $0)
+    }
     guard count == MemoryLayout<ramshim_reply>.size, reply.magic == UInt32(RAMSHIM_MAGIC.rawValue) else {
       throw SystemError("recvmsg", subject: "the RAM shim's answer", errno: count == 0 ? EPIPE : EPROTO)
     }

@@ -21,14 +21,17 @@ struct GuestChannelTests {
 
     init() throws {
       let reported = reported
-      handler = GuestChannelHandler(epoch: GuestChannelTests.epoch) { event in reported.events.withLock { $0.append(event) } }
+      handler = GuestChannelHandler(epoch: GuestChannelTests.epoch) { event in
+        reported.events.withLock { $0.append(event) }
+      }
       try channel.pipeline.syncOperations.addHandler(handler)
       try channel.connect(to: .init(unixDomainSocketPath: "/guest")).wait()
     }
 
     func receive(_ bytes: [UInt8]) throws { try channel.writeInbound(ByteBuffer(bytes: bytes)) }
 
-    func receive(_ message: GuestMessage, epoch: UInt64 = GuestChannelTests.epoch, request: UInt32 = 0) throws {
+    func receive(_ message: GuestMessage, epoch: UInt64 = GuestChannelTests.epoch, request: UInt32 = 0) throws
+    {
       try receive(Frame(message, epoch: epoch, request: request).encoded())
     }
 
@@ -100,7 +103,9 @@ struct GuestChannelTests {
   @Test func `a flood cuts it off`() throws {
     let line = try Line()
     let frame = try Frame(.cancel, epoch: Self.epoch).encoded()
-    for _ in 0..<Int(GuestChannelHandler.messageBurst) * 2 where line.channel.isActive { try line.receive(frame) }
+    for _ in 0..<Int(GuestChannelHandler.messageBurst) * 2 where line.channel.isActive {
+      try line.receive(frame)
+    }
     #expect(line.cutOffReason?.contains("messages a second") == true)
   }
 
@@ -108,10 +113,12 @@ struct GuestChannelTests {
     let line = try Line()
     let (output, continuation) = AsyncThrowingStream.makeStream(of: GuestCommand.Event.self)
     let started = line.channel.eventLoop.makePromise(of: GuestMessage.self)
-    line.handler.start(GuestCommand.State(continuation), arguments: ["yes"], environment: [], promise: started)
+    line.handler.start(
+      GuestCommand.State(continuation), arguments: ["yes"], environment: [], promise: started)
     var decoder = FrameDecoder()
     decoder.append(Array(buffer: try #require(try line.channel.readOutbound(as: ByteBuffer.self))))
-    guard case .frame(let frame) = decoder.next(), case .exec(let exec) = try GuestMessage(frame, receiver: .guest)
+    guard case .frame(let frame) = decoder.next(),
+      case .exec(let exec) = try GuestMessage(frame, receiver: .guest)
     else {
       Issue.record("no exec was sent")
       return

@@ -31,7 +31,8 @@ struct ResourceManagerTests {
     #expect(error?.code == .refused)
     #expect(
       error?.message
-        == "cannot fork dev: host h1 has 200 MiB free and a clone needs 304 MiB. Free memory there or name another host with --host.")
+        == "cannot fork dev: host h1 has 200 MiB free and a clone needs 304 MiB. Free memory there or name another host with --host."
+    )
   }
 
   @Test func `virtual CPUs are overcommitted, but not without end`() {

@@ -36,7 +36,10 @@ struct ViewTests {
   }
 
   @Test(arguments: [
-    (UInt64(1 << 30), "1 GiB"), (1_288_490_189, "1.2 GiB"), (256 << 20, "256 MiB"), (4096, "4 KiB"), (17, "17 bytes"),
+    (UInt64(1 << 30), "1 GiB"), (1_288_490_189, "1.2 GiB"), (256 << 20, "256 MiB"), (4096, "4 KiB"),
+    (17, "17 bytes"),
   ])
-  func `bytes are told in the unit that fits`(bytes: UInt64, text: String) { #expect(byteText(bytes) == text) }
+  func `bytes are told in the unit that fits`(bytes: UInt64, text: String) {
+    #expect(byteText(bytes) == text)
+  }
 }

@@ -47,7 +47,8 @@ struct ExecRelay {
           } catch let error as GuestError {
             throw ForkError(
               .failed,
-              "cannot run \(start.arguments.first ?? "a command") in \(start.name): \(error). Check the command's name and the VM.")
+              "cannot run \(start.arguments.first ?? "a command") in \(start.name): \(error). Check the command's name and the VM."
+            )
           }
           command = running
           started.yield(running)
@@ -59,7 +60,9 @@ struct ExecRelay {
         }
       }
       command?.closeInput()
-      if command == nil { throw ForkError(.invalid, "cannot run a command: none was named. Name one after --.") }
+      if command == nil {
+        throw ForkError(.invalid, "cannot run a command: none was named. Name one after --.")
+      }
     } catch {
       started.finish(throwing: error)
       command?.abandon()

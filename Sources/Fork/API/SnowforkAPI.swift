@@ -28,7 +28,9 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
     }
   }
 
-  func stopVM(request: Snowfork_V1_StopVMRequest, context: ServerContext) async throws -> Snowfork_V1_StopVMReply {
+  func stopVM(request: Snowfork_V1_StopVMRequest, context: ServerContext) async throws
+    -> Snowfork_V1_StopVMReply
+  {
     try await translatingErrors("cannot stop \(request.name)") {
       try await service.stopVM(
         request.name, destroy: request.destroy, timeoutSeconds: Int(request.timeoutSeconds))
@@ -84,18 +86,22 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
   }
 
   func cloneSnapshot(
-    request: Snowfork_V1_CloneSnapshotRequest, response: RPCWriter<Snowfork_V1_ForkReply>, context: ServerContext
+    request: Snowfork_V1_CloneSnapshotRequest, response: RPCWriter<Snowfork_V1_ForkReply>,
+    context: ServerContext
   ) async throws {
     try await translatingErrors("cannot clone \(request.snapshot)") {
       try checkHosts(request.hosts)
-      let outcome = try await service.clone(snapshot: request.snapshot, count: Int(request.count)) { progress in
+      let outcome = try await service.clone(snapshot: request.snapshot, count: Int(request.count)) {
+        progress in
         try? await response.write(.with { $0.progress = progress.wire })
       }
       try await response.write(.with { $0.result = outcome.wire(host: hostName) })
     }
   }
 
-  func listVMs(request: Snowfork_V1_ListVMsRequest, context: ServerContext) async throws -> Snowfork_V1_ListVMsReply {
+  func listVMs(request: Snowfork_V1_ListVMsRequest, context: ServerContext) async throws
+    -> Snowfork_V1_ListVMsReply
+  {
     try await translatingErrors("cannot list VMs") {
       let vms = try await service.vms(includingEnded: request.all)
       return .with { $0.vms = vms.map { $0.wire(host: hostName) } }
@@ -123,7 +129,8 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
       guard let exits else {
         throw ForkError(
           .failed,
-          "cannot join \(request.ticket): clones still run after \(request.timeoutSeconds) s. Wait longer, or end them with sfctl kill \(request.ticket).")
+          "cannot join \(request.ticket): clones still run after \(request.timeoutSeconds) s. Wait longer, or end them with sfctl kill \(request.ticket)."
+        )
       }
       try await response.write(
         .with {
@@ -140,7 +147,8 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
     }
   }
 
-  func stats(request: Snowfork_V1_StatsRequest, context: ServerContext) async throws -> Snowfork_V1_StatsReply {
+  func stats(request: Snowfork_V1_StatsRequest, context: ServerContext) async throws -> Snowfork_V1_StatsReply
+  {
     try await translatingErrors("cannot read statistics") {
       let targets = try await service.statistics(of: request.target)
       return .with { $0.stats = targets.map(\.wire) }
@@ -205,7 +213,8 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
 
   private func checkHosts(_ hosts: [String]) throws(ForkError) {
     for host in hosts where host != hostName {
-      throw ForkError(.refused, "there is no host \(host): this daemon has only \(hostName). Leave --host away.")
+      throw ForkError(
+        .refused, "there is no host \(host): this daemon has only \(hostName). Leave --host away.")
     }
   }
 

@@ -156,14 +156,16 @@ package final class GuestChannelHandler: ChannelInboundHandler {
 
   // MARK: commands
 
-  package func start(_ command: GuestCommand.State, arguments: [String], environment: [String],
+  package func start(
+    _ command: GuestCommand.State, arguments: [String], environment: [String],
     promise: EventLoopPromise<GuestMessage>
   ) {
     let id = takeRequestNumber()
     command.id = id
     commands[id] = command
     promise.futureResult.assumeIsolated().whenFailure { [self] _ in commands[id] = nil }
-    ask(.exec(.init(id: id, arguments: arguments, environment: environment)), timeout: .seconds(20),
+    ask(
+      .exec(.init(id: id, arguments: arguments, environment: environment)), timeout: .seconds(20),
       promise: promise)
   }
 
