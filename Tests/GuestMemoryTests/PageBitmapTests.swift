@@ -39,7 +39,9 @@ import Testing
       #expect(bitmap.count == model.count)
       #expect(bitmap.isEmpty == model.isEmpty)
       #expect(bitmap.runs.flatMap { Array($0) } == model.sorted(), "seed \(seed)")
-      for (run, next) in zip(bitmap.runs, bitmap.runs.dropFirst()) { #expect(run.upperBound < next.lowerBound) }
+      for (run, next) in zip(bitmap.runs, bitmap.runs.dropFirst()) {
+        #expect(run.upperBound < next.lowerBound)
+      }
     }
   }
 

@@ -46,7 +46,9 @@ import Testing
     harness.kill9(child)
     try harness.eventually("p must end") { events.mustEnd["p"] != nil }
     let reason = try #require(events.mustEnd["p"])
-    #expect(reason.hasPrefix("its origin g1 has ended and") && reason.hasSuffix("pages were not fetched"), "\(reason)")
+    #expect(
+      reason.hasPrefix("its origin g1 has ended and") && reason.hasSuffix("pages were not fetched"),
+      "\(reason)")
     #expect(events.lost["partial"] == reason)
     #expect(events.gone.contains("g1"))
     #expect(events.mustEnd["w"] == nil)
@@ -112,9 +114,13 @@ import Testing
     let client = harness.client
     #expect(code { try client.arm(vm: "nobody") } == .notFound)
     #expect(code { try client.activate(vm: "nobody", snapshot: "none") } == .notFound)
-    #expect(code { try client.expect(vm: "../x", token: String(repeating: "a", count: 64), ramBytes: 4096) } == .failed)
+    #expect(
+      code { try client.expect(vm: "../x", token: String(repeating: "a", count: 64), ramBytes: 4096) }
+        == .failed)
     #expect(code { try client.expect(vm: "x", token: "short", ramBytes: 4096) } == .failed)
-    #expect(code { try client.expect(vm: "x", token: String(repeating: "a", count: 64), ramBytes: 4097) } == .failed)
+    #expect(
+      code { try client.expect(vm: "x", token: String(repeating: "a", count: 64), ramBytes: 4097) } == .failed
+    )
     #expect(code { try client.forget(vm: "nobody") } == nil)
     #expect(code { try client.drop(snapshot: "none") } == nil)
     try client.expect(vm: "late", token: String(repeating: "b", count: 64), ramBytes: 4096)

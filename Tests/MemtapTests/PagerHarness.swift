@@ -35,7 +35,9 @@ final class PagerHarness {
     let deadline = ContinuousClock.now + .seconds(10)
     while true {
       if let status = try? client.status(), status.pid == process.processIdentifier { return }
-      guard ContinuousClock.now < deadline, process.isRunning else { throw HarnessError("sf-memtap does not answer") }
+      guard ContinuousClock.now < deadline, process.isRunning else {
+        throw HarnessError("sf-memtap does not answer")
+      }
       usleep(2000)
     }
   }
@@ -77,7 +79,9 @@ final class PagerHarness {
     let tags = try guest.tags()
     var exists = [Bool](repeating: false, count: guest.pages)
     for run in layout.existing { for page in run.first..<run.first + run.count { exists[Int(page)] = true } }
-    for page in 0..<guest.pages where tags[page] != 0 { #expect(exists[page], "page \(page) is missing in the layout") }
+    for page in 0..<guest.pages where tags[page] != 0 {
+      #expect(exists[page], "page \(page) is missing in the layout")
+    }
     try guest.resume()
     return tags
   }
@@ -125,9 +129,14 @@ struct HarnessError: Error, CustomStringConvertible {
 /// The programs under test: beside the test's own binary, or in SNOWFORK_BIN.
 enum TestBinaries {
   static func path(_ name: String) throws -> String {
-    let own = URL(fileURLWithPath: try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe"))
-    let places: [String?] = [ProcessInfo.processInfo.environment["SNOWFORK_BIN"], own.deletingLastPathComponent().path]
-    for place in places.compactMap({ $0 }) where access("\(place)/\(name)", X_OK) == 0 { return "\(place)/\(name)" }
+    let own = URL(
+      fileURLWithPath: try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe"))
+    let places: [String?] = [
+      ProcessInfo.processInfo.environment["SNOWFORK_BIN"], own.deletingLastPathComponent().path,
+    ]
+    for place in places.compactMap({ $0 }) where access("\(place)/\(name)", X_OK) == 0 {
+      return "\(place)/\(name)"
+    }
     throw HarnessError("\(name) is not built: neither in SNOWFORK_BIN nor beside \(own.path)")
   }
 
@@ -135,7 +144,8 @@ enum TestBinaries {
   static func shim() throws -> String { try builtShim.get() }
 
   private static let builtShim = Result { () throws -> String in
-    let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("../..").standardized
+    let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("../..")
+      .standardized
     let library = root.appendingPathComponent("build/lib/libsnowfork-ramshim.so").path
     if access(library, R_OK) == 0 { return library }
     let built = "/tmp/libsnowfork-ramshim-\(getpid()).so"

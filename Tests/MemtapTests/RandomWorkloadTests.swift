@@ -65,7 +65,8 @@ import Testing
       case 91..<95:
         guard machines.count > 3, machine !== root else { continue }
         // As the daemon does before it ends an origin.
-        for snapshot in try harness.client.statistics().snapshots where snapshot.origin == machine.guest.name {
+        for snapshot in try harness.client.statistics().snapshots where snapshot.origin == machine.guest.name
+        {
           try harness.client.complete(snapshot: snapshot.snapshot)
         }
         try harness.end(machine.guest)

@@ -61,7 +61,8 @@ import Testing
     try child.storm(seed: seed + 100)
     let second = try harness.freeze(child, as: "s2")
     let readers = [
-      (try harness.clone(of: "s1", "r1", pages: pages), first), (try harness.clone(of: "s2", "r2", pages: pages), second),
+      (try harness.clone(of: "s1", "r1", pages: pages), first),
+      (try harness.clone(of: "s2", "r2", pages: pages), second),
     ]
     for (reader, _) in readers { try reader.startTags(0..<pages) }
     for _ in 0..<8 {
@@ -92,7 +93,9 @@ import Testing
     let error = #expect(throws: MemtapError.self) { _ = try harness.client.commit(vm: "dev", snapshot: "s1") }
     #expect(error?.code == .state)
     let model = try harness.freeze(parent, as: "s1")
-    let clones = [try harness.clone(of: "s0", "a", pages: pages), try harness.clone(of: "s1", "b", pages: pages)]
+    let clones = [
+      try harness.clone(of: "s0", "a", pages: pages), try harness.clone(of: "s1", "b", pages: pages),
+    ]
     #expect(try clones[0].tags() == older)
     #expect(try clones[1].tags() == model)
   }

@@ -88,7 +88,9 @@ final class TestGuest {
     guard text.hasPrefix("ok") else { throw HarnessError("\(name) answers \(text) to \(line)") }
   }
 
-  private func send(_ line: String) throws { try input.fileHandleForWriting.write(contentsOf: Data("\(line)\n".utf8)) }
+  private func send(_ line: String) throws {
+    try input.fileHandleForWriting.write(contentsOf: Data("\(line)\n".utf8))
+  }
 
   private func read<T: FixedWidthInteger>(_ type: T.Type, count: Int) throws -> [T] {
     var values = [T](repeating: 0, count: count)

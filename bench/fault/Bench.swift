@@ -9,7 +9,8 @@ final class Bench {
   private let paths: MemtapPaths
   private let pager = Process()
   private var guests: [BenchGuest] = []
-  private let programs = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
+  private let programs = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
+    .deletingLastPathComponent()
 
   init(tuning: String = "") throws {
     paths = MemtapPaths(run: "/tmp/sfb-\(getpid())-\(UInt32.random(in: 0 ..< .max))")
@@ -88,12 +89,15 @@ final class BenchGuest {
     process.waitUntilExit()
   }
 
-  private func send(_ line: String) throws { try input.fileHandleForWriting.write(contentsOf: Data("\(line)\n".utf8)) }
+  private func send(_ line: String) throws {
+    try input.fileHandleForWriting.write(contentsOf: Data("\(line)\n".utf8))
+  }
 
   private func read(_ count: Int) throws -> [UInt8] {
     var bytes: [UInt8] = []
     while bytes.count < count {
-      guard let part = try output.fileHandleForReading.read(upToCount: count - bytes.count), !part.isEmpty else {
+      guard let part = try output.fileHandleForReading.read(upToCount: count - bytes.count), !part.isEmpty
+      else {
         throw SystemError("read", subject: "the guest's answer", errno: EPIPE)
       }
       bytes += part

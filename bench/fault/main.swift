@@ -40,9 +40,13 @@ func missingFaults(window: Int) throws {
   try parent.write(0..<pages, tag: 1)
   try bench.freeze("dev", as: "s1")
   let first = try bench.clone("a", of: "s1", pages: pages)
-  emit("fetch_from_origin", [("window_pages", window)] + summary(try first.time(.read, from: 0, count: 4096, stride: 16)))
+  emit(
+    "fetch_from_origin",
+    [("window_pages", window)] + summary(try first.time(.read, from: 0, count: 4096, stride: 16)))
   // The pages beside them were prefetched: the pager has the page in the cache, or the kernel finds it there itself.
-  emit("prefetched_neighbour", [("window_pages", window)] + summary(try first.time(.read, from: 1, count: 4096, stride: 16)))
+  emit(
+    "prefetched_neighbour",
+    [("window_pages", window)] + summary(try first.time(.read, from: 1, count: 4096, stride: 16)))
   let second = try bench.clone("b", of: "s1", pages: pages)
   emit("host_cache_read", summary(try second.time(.read, from: 0, count: 4096, stride: 16)))
   let third = try bench.clone("c", of: "s1", pages: pages)
@@ -57,7 +61,8 @@ func missingFaults(window: Int) throws {
     emit(
       "pager_side",
       [
-        ("vm", vm.vm), ("faults", vm.faults), ("fetched", vm.pagesFetched), ("prefetched", vm.pagesPrefetched),
+        ("vm", vm.vm), ("faults", vm.faults), ("fetched", vm.pagesFetched),
+        ("prefetched", vm.pagesPrefetched),
         ("us_p50", vm.faultMicroseconds.p50), ("us_p99", vm.faultMicroseconds.p99),
       ])
   }
@@ -82,7 +87,8 @@ func preimages(window: Int) throws {
   let plain = try parent.time(.write, from: 0, count: pages)
   try bench.freeze("dev", as: "s1")
   let saved = try parent.time(.write, from: 0, count: pages)
-  let mean = (saved.map(Double.init).reduce(0, +) - plain.map(Double.init).reduce(0, +)) / Double(pages) / 1000
+  let mean =
+    (saved.map(Double.init).reduce(0, +) - plain.map(Double.init).reduce(0, +)) / Double(pages) / 1000
   let faults = saved.filter { $0 > 5000 }
   emit(
     "preimage_sequential",
@@ -121,7 +127,9 @@ func freezing(mebibytes: Int, used: Double) throws {
 }
 
 extension Duration {
-  var microseconds: Int { Int(components.seconds) * 1_000_000 + Int(components.attoseconds / 1_000_000_000_000) }
+  var microseconds: Int {
+    Int(components.seconds) * 1_000_000 + Int(components.attoseconds / 1_000_000_000_000)
+  }
 }
 
 do {

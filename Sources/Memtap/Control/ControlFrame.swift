@@ -18,7 +18,9 @@ struct ControlFrame {
 
   static func encode(_ value: some Encodable, runs: [SnapshotLayout.PageRun] = []) -> [UInt8] {
     // Structures of strings and numbers always encode.
-    guard let json = try? JSONEncoder().encode(value) else { preconditionFailure("a message does not encode") }
+    guard let json = try? JSONEncoder().encode(value) else {
+      preconditionFailure("a message does not encode")
+    }
     var bytes: [UInt8] = []
     bytes.reserveCapacity(8 + json.count + runs.count * 8)
     withUnsafeBytes(of: UInt32(json.count).littleEndian) { bytes.append(contentsOf: $0) }

@@ -12,7 +12,9 @@ public final class MemtapClient: MemtapControl, Sendable {
   public init(socketPath: String) { self.socketPath = socketPath }
 
   public func status() throws(MemtapError) -> MemtapStatus {
-    guard case let .status(status) = try call(.status, "status", "memtap").answer else { throw nonsense("status") }
+    guard case let .status(status) = try call(.status, "status", "memtap").answer else {
+      throw nonsense("status")
+    }
     return status
   }
 
@@ -129,6 +131,7 @@ public final class MemtapClient: MemtapControl, Sendable {
 
   private func nonsense(_ operation: String) -> MemtapError {
     MemtapError(
-      .failed, operation: operation, subject: "memtap", cause: "the pager's answer is not of this protocol version")
+      .failed, operation: operation, subject: "memtap",
+      cause: "the pager's answer is not of this protocol version")
   }
 }

@@ -67,20 +67,25 @@ package final class PageStates {
   package var lostReason: String? {
     get {
       guard isLost else { return nil }
-      let text = UnsafeBufferPointer(start: bytes + pageCount + 2, count: Self.trailerBytes - 2).prefix { $0 != 0 }
+      let text = UnsafeBufferPointer(start: bytes + pageCount + 2, count: Self.trailerBytes - 2).prefix {
+        $0 != 0
+      }
       return text.isEmpty ? "pages of it were lost" : String(decoding: text, as: UTF8.self)
     }
     set {
       guard let reason = newValue else { return }
       bytes[pageCount + 1] = 1  // first: a pager that is killed here leaves no doubt
-      for (index, byte) in reason.utf8.prefix(Self.trailerBytes - 3).enumerated() { bytes[pageCount + 2 + index] = byte }
+      for (index, byte) in reason.utf8.prefix(Self.trailerBytes - 3).enumerated() {
+        bytes[pageCount + 2 + index] = byte
+      }
     }
   }
 
   private static func map(
     _ file: MemoryFile, _ length: Int
   ) throws(SystemError) -> UnsafeMutablePointer<UInt8> {
-    let mapped = mmap(nil, length, PROT_READ | PROT_WRITE, MAP_SHARED | CInt(MAP_POPULATE), file.descriptor.raw, 0)
+    let mapped = mmap(
+      nil, length, PROT_READ | PROT_WRITE, MAP_SHARED | CInt(MAP_POPULATE), file.descriptor.raw, 0)
     guard let mapped, mapped != MAP_FAILED else {
       throw SystemError("mmap", subject: "page states", errno: errno)
     }

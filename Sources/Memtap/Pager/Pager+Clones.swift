@@ -31,7 +31,8 @@ extension Pager {
       if region.base === snapshot { return false }
       if region.base != nil || region.userfaultfd != nil { throw refuse("it is no slot any more") }
       if region.pageCount != snapshot.pageCount {
-        throw refuse("it has \(region.byteCount) bytes of RAM and snapshot \(snapshot.id) \(snapshot.ramBytes)")
+        throw refuse(
+          "it has \(region.byteCount) bytes of RAM and snapshot \(snapshot.id) \(snapshot.ramBytes)")
       }
       if snapshot.isDropped { throw refuse("snapshot \(snapshot.id) has been dropped") }
       if let reason = snapshot.lostReason { throw refuse("snapshot \(snapshot.id) is lost: \(reason)") }
@@ -91,7 +92,8 @@ extension Pager {
               .outOfMemory, operation: "complete", subject: id, cause: "no memory is left for its page cache")
           case .originGone:
             throw MemtapError(
-              .failed, operation: "complete", subject: id, cause: snapshot.lostReason ?? "its origin has ended")
+              .failed, operation: "complete", subject: id,
+              cause: snapshot.lostReason ?? "its origin has ended")
           case let .failed(error): throw MemtapError("complete", id, error)
           }
         }
@@ -105,7 +107,8 @@ extension Region {
   var statistics: MemtapStatistics.VMCounters {
     .init(
       vm: name, snapshot: base?.id, pagesTotal: UInt64(pageCount), faults: counters.faults,
-      pagesFetched: counters.pagesFetched, pagesPrefetched: counters.pagesPrefetched, pagesZero: counters.pagesZero,
+      pagesFetched: counters.pagesFetched, pagesPrefetched: counters.pagesPrefetched,
+      pagesZero: counters.pagesZero,
       preimagesSaved: counters.preimagesSaved, faultMicroseconds: counters.faultTime.summary,
       preimageMicroseconds: counters.preimageTime.summary)
   }
@@ -118,7 +121,8 @@ extension Snapshot {
       snapshot: id, origin: origin?.name ?? originName, pagesTotal: UInt64(pageCount),
       pagesPresent: UInt64(presentCount), pagesFetched: counters.pagesFetched,
       pagesPrefetched: counters.pagesPrefetched, pagesZero: counters.pagesZero,
-      preimagesSaved: counters.preimagesSaved, faults: counters.faults, faultMicroseconds: counters.faultTime.summary,
+      preimagesSaved: counters.preimagesSaved, faults: counters.faults,
+      faultMicroseconds: counters.faultTime.summary,
       vms: clones.map(\.name), lost: lostReason)
   }
 }

@@ -59,10 +59,12 @@ extension Pager {
     do {
       // Of a parent everything outside the data of its file is zero; of a clone, as in the snapshot it came from.
       let states = try PageStates(
-        creating: SnapshotFiles.states(place), pageCount: region.pageCount, initial: base == nil ? .zero : .atBase)
+        creating: SnapshotFiles.states(place), pageCount: region.pageCount,
+        initial: base == nil ? .zero : .atBase)
       let cache = try MemoryFile.create(SnapshotFiles.pages(place), bytes: region.byteCount)
       return Snapshot(
-        directory: place, thread: region.thread, sequence: sequence, states: states, cache: cache, origin: region,
+        directory: place, thread: region.thread, sequence: sequence, states: states, cache: cache,
+        origin: region,
         originName: region.name, base: base)
     } catch {
       SnapshotFiles.remove(place)
@@ -135,7 +137,8 @@ extension Pager {
     if swappedBefore + swappedAfter > 0 {
       throw MemtapError(
         .unsupported, operation: "arm", subject: region.name,
-        cause: "the host has swapped out memory of this clone, so its own pages can not be told; turn swap off")
+        cause:
+          "the host has swapped out memory of this clone, so its own pages can not be told; turn swap off")
     }
   }
 
@@ -207,7 +210,9 @@ extension Pager {
   /// No snapshot needs the origin any more: it runs at full speed again. Waits its turn; a new arm comes first.
   func release(_ region: Region) {
     region.slow.withLock { _ in
-      let isFree = region.thread.perform { region.snapshots.isEmpty && region.arming == nil && !region.isGone }
+      let isFree = region.thread.perform {
+        region.snapshots.isEmpty && region.arming == nil && !region.isGone
+      }
       if isFree { try? liftAll(region) }  // fails only if its process has ended
     }
   }

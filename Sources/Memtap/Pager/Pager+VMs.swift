@@ -9,7 +9,9 @@ extension Pager {
     func refuse(_ code: MemtapError.Code, _ cause: String) -> MemtapError {
       MemtapError(code, operation: "expect", subject: vm, cause: cause)
     }
-    guard isFileName(vm) else { throw refuse(.failed, "a name has letters, digits and . _ - only, at most 63") }
+    guard isFileName(vm) else {
+      throw refuse(.failed, "a name has letters, digits and . _ - only, at most 63")
+    }
     guard token.utf8.count == 64, token.utf8.allSatisfy({ isHexadecimal($0) }) else {
       throw refuse(.failed, "a token has 64 lower-case hexadecimal digits")
     }
@@ -23,7 +25,9 @@ extension Pager {
     let conflict: MemtapError? = directory.withLock {
       if let known = $0.regions[vm] {
         if known.token == token { return nil }
-        if known.shim != nil || $0.awaited[known.token] != nil { return refuse(.state, "another VM of that name is running") }
+        if known.shim != nil || $0.awaited[known.token] != nil {
+          return refuse(.state, "another VM of that name is running")
+        }
         $0.byToken[known.token] = nil
       } else if $0.byToken[token] != nil {
         return refuse(.state, "the token is another VM's")
@@ -117,7 +121,8 @@ extension Pager {
     guard hello.ramBytes == region.byteCount else {
       throw refuse("its RAM has \(hello.ramBytes) bytes, \(region.byteCount) were announced")
     }
-    guard try UnixSocket.peer(channel.socket).pid == hello.pid, let startTime = processStartTime(hello.pid) else {
+    guard try UnixSocket.peer(channel.socket).pid == hello.pid, let startTime = processStartTime(hello.pid)
+    else {
       throw refuse("it speaks for another process")
     }
     let ramFile = try MemoryFile(hello.ram).reopened(O_RDONLY)
@@ -223,5 +228,6 @@ func isFileName(_ name: String) -> Bool {
 }
 
 private func isHexadecimal(_ byte: UInt8) -> Bool {
-  (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) || (UInt8(ascii: "a")...UInt8(ascii: "f")).contains(byte)
+  (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte)
+    || (UInt8(ascii: "a")...UInt8(ascii: "f")).contains(byte)
 }

@@ -71,7 +71,8 @@ package final class Pager: MemtapControl, @unchecked Sendable {
 
   func region(_ vm: String, _ operation: String) throws(MemtapError) -> Region {
     guard let region = directory.withLock({ $0.regions[vm] }) else {
-      throw MemtapError(.notFound, operation: operation, subject: vm, cause: "the pager knows no VM of that name")
+      throw MemtapError(
+        .notFound, operation: operation, subject: vm, cause: "the pager knows no VM of that name")
     }
     return region
   }
@@ -146,11 +147,16 @@ package final class Pager: MemtapControl, @unchecked Sendable {
       standing += thread.perform {
         var due: [MemtapEvent] = []
         for snapshot in snapshots where snapshot.thread === thread {
-          if let reason = snapshot.lostReason { due.append(.snapshotLost(snapshot: snapshot.id, reason: reason)) }
+          if let reason = snapshot.lostReason {
+            due.append(.snapshotLost(snapshot: snapshot.id, reason: reason))
+          }
         }
         for region in regions where region.thread === thread {
-          if region.isGone { due.append(.vmGone(vm: region.name)) }
-          else if let reason = region.doomReason { due.append(.mustEnd(vm: region.name, reason: reason)) }
+          if region.isGone {
+            due.append(.vmGone(vm: region.name))
+          } else if let reason = region.doomReason {
+            due.append(.mustEnd(vm: region.name, reason: reason))
+          }
         }
         return due
       }

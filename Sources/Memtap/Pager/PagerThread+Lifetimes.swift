@@ -36,7 +36,8 @@ extension PagerThread {
     for snapshot in snapshots where !snapshot.isLost {
       let missing = (0..<snapshot.pageCount).reduce(0) { $0 + (isReachable($1, in: snapshot) ? 0 : 1) }
       guard missing > 0 else { continue }
-      mark(snapshot, lost: "its origin \(snapshot.originName) has ended and \(missing) pages were not fetched")
+      mark(
+        snapshot, lost: "its origin \(snapshot.originName) has ended and \(missing) pages were not fetched")
     }
   }
 

@@ -79,7 +79,8 @@ extension PagerThread {
   /// The page is missing, so it is not private and no snapshot of this clone needs it: lift, then map. Between arm and
   /// commit it then counts as private, which it is: it maps the kernel's page of zeros.
   private func replaceMarker(at page: PageIndex, of region: Region) {
-    if let newest = region.newest, newest.states[page] == .atOrigin { return }  // private after all: it is mapped
+    // Private after all: it is mapped.
+    if let newest = region.newest, newest.states[page] == .atOrigin { return }
     let address = region.address(of: page)
     _ = region.userfaultfd!.lift(address: address, length: UInt64(Page.bytes))  // judged by what follows
     let answer = region.userfaultfd!.mapZero(address: address, length: UInt64(Page.bytes)).answer
@@ -92,7 +93,9 @@ extension PagerThread {
     case .noMemory: doom(region, "no memory is left for the page cache of its snapshot")
     case .originGone:
       let snapshot = region.base!
-      doom(region, "its origin \(snapshot.originName) has ended and \(snapshot.unsavedCount) pages were not fetched")
+      doom(
+        region,
+        "its origin \(snapshot.originName) has ended and \(snapshot.unsavedCount) pages were not fetched")
     case let .failed(error): doom(region, "page \(page) could not be read: \(error)")
     }
   }

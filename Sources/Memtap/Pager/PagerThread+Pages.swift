@@ -84,7 +84,8 @@ extension PagerThread {
     return .lost
   }
 
-  private func bring(_ range: PageRange, from source: PageSource, into snapshot: Snapshot) throws(PageTrouble) {
+  private func bring(_ range: PageRange, from source: PageSource, into snapshot: Snapshot) throws(PageTrouble)
+  {
     switch source {
     case .zero:
       for page in range { snapshot.resolve(page, as: .zero) }
@@ -151,5 +152,7 @@ extension PagerThread {
     }
   }
 
-  private func isZero(_ index: Int) -> Bool { memcmp(buffer.start + index * Page.bytes, zeroPage, Page.bytes) == 0 }
+  private func isZero(_ index: Int) -> Bool {
+    memcmp(buffer.start + index * Page.bytes, zeroPage, Page.bytes) == 0
+  }
 }

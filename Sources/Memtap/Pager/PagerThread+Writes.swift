@@ -29,7 +29,7 @@ extension PagerThread {
   ) throws(PageTrouble) {
     do throws(PageTrouble) {
       for run in unsavedRuns(of: window, in: snapshot) { try resolve(run, of: snapshot) }
-    } catch where snapshot.states[page] == .atOrigin {
+    } catch  where snapshot.states[page] == .atOrigin {
       try resolve(page..<page + 1, of: snapshot)
     } catch {
       // A neighbour could not be saved: it stays protected.
@@ -71,7 +71,9 @@ extension PagerThread {
     var answer = UserfaultAnswer.again
     while answer == .again { answer = region.userfaultfd!.lift(address: address, length: range.byteCount) }
     // Released meanwhile: it needs no lifting, and who waits is woken by the release or here.
-    if answer == .notRegistered { answer = region.userfaultfd!.wake(address: address, length: range.byteCount) }
+    if answer == .notRegistered {
+      answer = region.userfaultfd!.wake(address: address, length: range.byteCount)
+    }
     check(answer, region)
   }
 
@@ -81,7 +83,8 @@ extension PagerThread {
     let reason =
       switch trouble {
       case .noMemory: "no memory is left for its pre-images"
-      case .originGone: "its origin \(snapshot.originName) has ended and \(snapshot.unsavedCount) pages were not fetched"
+      case .originGone:
+        "its origin \(snapshot.originName) has ended and \(snapshot.unsavedCount) pages were not fetched"
       case let .failed(error): "its pre-images could not be saved: \(error)"
       }
     loseAll(from: snapshot, reason)

@@ -17,7 +17,9 @@ package struct PagerTuning: Sendable {
   package mutating func override(from text: String?) {
     for part in (text ?? "").split(separator: ",") {
       let pair = part.split(separator: "=")
-      guard pair.count == 2, let size = Int(pair[1]), (1...64).contains(size), size & (size - 1) == 0 else { continue }
+      guard pair.count == 2, let size = Int(pair[1]), (1...64).contains(size), size & (size - 1) == 0 else {
+        continue
+      }
       switch pair[0] {
       case "preimage": preimageWindow = size
       case "fetch": fetchWindow = size

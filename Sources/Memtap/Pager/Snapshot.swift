@@ -48,7 +48,8 @@ final class Snapshot: @unchecked Sendable {
   var directory: String
 
   init(
-    directory: String, thread: PagerThread, sequence: UInt64, states: PageStates, cache: MemoryFile, origin: Region?,
+    directory: String, thread: PagerThread, sequence: UInt64, states: PageStates, cache: MemoryFile,
+    origin: Region?,
     originName: String, base: Snapshot?
   ) {
     self.directory = directory

@@ -40,7 +40,9 @@ final class ShimListener: @unchecked Sendable {
 
   private func round() {
     let count: Int
-    do throws(SystemError) { count = try epoll.wait(timeoutMilliseconds: isHurried ? Self.tickMilliseconds : -1) } catch {
+    do throws(SystemError) {
+      count = try epoll.wait(timeoutMilliseconds: isHurried ? Self.tickMilliseconds : -1)
+    } catch {
       fatalError("\(error)")
     }
     for index in 0..<count {
@@ -51,7 +53,9 @@ final class ShimListener: @unchecked Sendable {
   }
 
   private func accept() {
-    guard let socket = try? UnixSocket.accept(listener), let channel = try? ShimChannel(socket) else { return }
+    guard let socket = try? UnixSocket.accept(listener), let channel = try? ShimChannel(socket) else {
+      return
+    }
     connections[nextTag] = (channel, nil)
     if (try? epoll.add(socket, .readable, tag: nextTag)) == nil { connections[nextTag] = nil }
     nextTag += 1

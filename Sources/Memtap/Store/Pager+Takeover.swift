@@ -80,7 +80,8 @@ extension Pager {
       }
       let origin = byToken[manifest.originToken]
       let snapshot = Snapshot(
-        directory: place, thread: base?.thread ?? thread(forToken: manifest.originToken), sequence: manifest.sequence,
+        directory: place, thread: base?.thread ?? thread(forToken: manifest.originToken),
+        sequence: manifest.sequence,
         states: states, cache: cache, origin: origin, originName: manifest.originName, base: base)
       snapshot.id = id
       snapshot.recount()
