@@ -7,6 +7,8 @@ struct Failure: Error {
   /// `what failed: why. What to do.`
   var message: String
   var status: Int32
+  /// The daemon did not answer to the end; what it did is not known.
+  var isConnectionLost = false
 
   init(_ message: String, _ status: ExitStatus = .failed) {
     self.message = message
@@ -20,17 +22,23 @@ struct Failure: Error {
       self = failure
     case let error as RPCError:
       self.init(Self.sentence(error), ExitStatus(error.code))
+      isConnectionLost = Self.isTransport(error)
     default:
       self.init("it failed: \(error).")
     }
   }
 
   private static func sentence(_ error: RPCError) -> String {
-    // A transport error has a cause that says more than its message.
-    if error.code == .unavailable, let cause = error.cause {
-      let log = RuntimePaths.fromEnvironment().daemonLog
-      return "cannot reach the daemon: \(error.message) (\(cause)). Its log is \(log)."
+    let log = RuntimePaths.fromEnvironment().daemonLog
+    if isTransport(error) {
+      let cause = error.cause.map { " (\($0))" } ?? ""
+      return "lost the daemon: \(error.message)\(cause). Repeat the command; the daemon's log is \(log)."
     }
     return error.message.isEmpty ? "the daemon refused without a reason (\(error.code))." : error.message
+  }
+
+  /// Words of the transport, not of the daemon: the connection was lost, or never made.
+  private static func isTransport(_ error: RPCError) -> Bool {
+    error.cause != nil || error.message.hasPrefix("Stream unexpectedly closed")
   }
 }

@@ -60,4 +60,12 @@ import Testing
       !words[3].split(separator: ",").contains("9"), "a descriptor of the caller was inherited: \(words[3])")
     _ = FileManager.default.createFile(atPath: sfctl.run + "/end", contents: nil)
   }
+
+  @Test func stopReturnsWhenTheDaemonHasEnded() async throws {
+    let sfctl = try SfctlProcess()
+    let stopped = try await FakeDaemon.serving(sfctl.socket) { try await sfctl("daemon", "stop") }
+    #expect(stopped.status == 0 && stopped.error == "")
+    let again = try await sfctl("daemon", "stop")
+    #expect(again.status == 0 && again.error == "", "none runs, and none is started to be told to end")
+  }
 }

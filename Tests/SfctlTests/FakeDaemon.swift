@@ -5,6 +5,9 @@ import Wire
 
 /// An sfd that answers from memory: one VM `dev`, one ticket `t1`, one snapshot `warm`.
 struct FakeDaemon: Snowfork_V1_Snowfork.SimpleServiceProtocol {
+  /// Ends the server of a daemon that is asked to shut down.
+  private let end: @Sendable () -> Void
+
   /// Runs `body` with sfctl and a daemon behind its socket.
   static func serving<R: Sendable>(_ body: (SfctlProcess) async throws -> R) async throws -> R {
     let sfctl = try SfctlProcess()
@@ -14,7 +17,8 @@ struct FakeDaemon: Snowfork_V1_Snowfork.SimpleServiceProtocol {
   static func serving<R: Sendable>(_ socket: String, _ body: () async throws -> R) async throws -> R {
     let transport = HTTP2ServerTransport.Posix(
       address: .unixDomainSocket(path: socket), transportSecurity: .plaintext)
-    return try await withGRPCServer(transport: transport, services: [FakeDaemon()]) { server in
+    let daemon = FakeDaemon(end: { transport.beginGracefulShutdown() })
+    return try await withGRPCServer(transport: transport, services: [daemon]) { server in
       _ = try await server.listeningAddress
       // A body that throws must not leave the server waiting.
       defer { server.beginGracefulShutdown() }
@@ -161,5 +165,8 @@ struct FakeDaemon: Snowfork_V1_Snowfork.SimpleServiceProtocol {
 
   func shutdown(
     request: Snowfork_V1_ShutdownRequest, context: ServerContext
-  ) async throws -> Snowfork_V1_ShutdownReply { .init() }
+  ) async throws -> Snowfork_V1_ShutdownReply {
+    end()
+    return .init()
+  }
 }

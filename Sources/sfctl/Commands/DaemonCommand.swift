@@ -59,8 +59,25 @@ struct DaemonStopCommand: AsyncParsableCommand {
 
   func run() async throws {
     let request = Snowfork_V1_ShutdownRequest.with { $0.destroyVms = destroyVms }
-    _ = try await ProgressLine.during("ending the daemon") { _ in
-      try await Daemon.callRunning { try await $0.shutdown(request) }
+    try await ProgressLine.during("ending the daemon") { _ in
+      do {
+        _ = try await Daemon.callRunning { try await $0.shutdown(request) }
+      } catch let failure as Failure where failure.isConnectionLost {
+        // Its end has cut its own answer off.
+      }
+      guard try await Self.hasEnded() else {
+        throw Failure(
+          "the daemon has not ended after 30 s. Its log is \(RuntimePaths.fromEnvironment().daemonLog).")
+      }
     }
+  }
+
+  private static func hasEnded() async throws -> Bool {
+    let starter = DaemonStarter(.fromEnvironment())
+    for _ in 0..<3000 {
+      if try !starter.answers() { return true }
+      try await Task.sleep(for: .milliseconds(10))
+    }
+    return false
   }
 }

@@ -42,7 +42,8 @@ struct TicketListDocument: Encodable {
     var table = Table("TICKET", "PARENT", "SNAPSHOT", "STATE", "REQUESTED", "GRANTED", "ALIVE")
     for ticket in tickets {
       table.add(
-        ticket.ticket, ticket.parent, ticket.snapshot, ticket.state, "\(ticket.requested)", "\(ticket.granted)",
+        ticket.ticket, ticket.parent, ticket.snapshot, ticket.state, "\(ticket.requested)",
+        "\(ticket.granted)",
         "\(ticket.alive)")
     }
     return table.text

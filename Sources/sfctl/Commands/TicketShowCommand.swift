@@ -3,7 +3,8 @@ import Wire
 
 struct TicketShowCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "show", abstract: "A fork's timeline, and what each clone touched; also after it was joined.",
+    commandName: "show",
+    abstract: "A fork's timeline, and what each clone touched; also after it was joined.",
     discussion: "EXAMPLE: sfctl ticket show t-0123456789abcdef")
 
   @Argument(help: "The ticket.") var ticket: String

@@ -22,7 +22,9 @@ enum Daemon {
   }
 
   /// The same of a daemon that runs; none is started to be told to end. Nil: none runs.
-  static func callRunning<R: Sendable>(_ body: @escaping @Sendable (Client) async throws -> R) async throws -> R? {
+  static func callRunning<R: Sendable>(_ body: @escaping @Sendable (Client) async throws -> R) async throws
+    -> R?
+  {
     let paths = RuntimePaths.fromEnvironment()
     guard try DaemonStarter(paths).answers() else { return nil }
     return try await connected(paths, body)

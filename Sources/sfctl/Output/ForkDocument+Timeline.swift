@@ -13,11 +13,13 @@ extension ForkDocument {
     steps.add("ticket", "before", Units.microseconds(ticketUs), "slots pre-started")
     for phase in phases {
       steps.add(
-        phase.phase, Units.microseconds(phase.beginUs), Units.microseconds(phase.endUs - min(phase.beginUs, phase.endUs)),
+        phase.phase, Units.microseconds(phase.beginUs),
+        Units.microseconds(phase.endUs - min(phase.beginUs, phase.endUs)),
         bar(from: phase.beginUs, to: phase.endUs))
     }
     lines.append(steps.text)
-    var table = Table("VMID", "NAME", "STATE", "ACTIVATED", "READY", "ENDED", "TOUCHED", "OF RAM", "OWN", "REASON")
+    var table = Table(
+      "VMID", "NAME", "STATE", "ACTIVATED", "READY", "ENDED", "TOUCHED", "OF RAM", "OWN", "REASON")
     for clone in clones {
       let share = ramBytes == 0 ? 0 : Double(clone.touchedBytes) * 100 / Double(ramBytes)
       table.add(
