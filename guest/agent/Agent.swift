@@ -19,6 +19,8 @@ final class Agent {
   private let clone: CloneLife
   private let identity: Identity
   private var hasReportedViolation = false
+  /// Of the sfd that the commands were started by.
+  private var session: UInt64 = 0
   /// Tickets that were given out here, or to the VM that this one was forked from. A program's made-up ticket goes no
   /// further: the host takes one for a lie of the whole VM.
   private var tickets: Set<String> = []
@@ -82,9 +84,12 @@ final class Agent {
     }
   }
 
-  /// A new sfd, or the first. It also ends a fork whose sfd died: the VM that still runs is the parent.
+  /// A new sfd, or the first. It also ends a fork whose sfd died: the VM that still runs is the parent. Commands of
+  /// another sfd live on, and what they print goes nowhere: whoever read it has gone with that sfd.
   private func welcome(_ hello: GuestMessage.Hello, request: UInt32) {
     port.epoch = hello.epoch
+    if hello.session != session { commands.detachAll() }
+    session = hello.session
     goOn()
     var system = utsname()
     uname(&system)

@@ -81,12 +81,17 @@ func readText(_ path: String) -> String? {
   let fd = open(path, O_RDONLY | O_CLOEXEC)
   guard fd >= 0 else { return nil }
   defer { close(fd) }
-  var bytes = [UInt8](repeating: 0, count: 4096)
-  guard case .bytes(let count) = bytes.withUnsafeMutableBytes({ readSome(fd, into: $0) }) else {
-    return nil
+  var bytes: [UInt8] = []
+  var chunk = [UInt8](repeating: 0, count: 4096)
+  while true {
+    switch chunk.withUnsafeMutableBytes({ readSome(fd, into: $0) }) {
+    case .bytes(let count): bytes += chunk[..<count]
+    case .end:
+      if bytes.last == UInt8(ascii: "\n") { bytes.removeLast() }
+      return String(decoding: bytes, as: UTF8.self)
+    case .wouldBlock, .failed: return nil
+    }
   }
-  let text = String(decoding: bytes[..<count], as: UTF8.self)
-  return text.hasSuffix("\n") ? String(text.dropLast()) : text
 }
 
 /// Names in a directory, sorted, without "." and ".."; none if it is not there.
