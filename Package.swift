@@ -108,6 +108,9 @@ let package = Package(
     .executableTarget(
       name: "bench-fault", dependencies: ["Memtap", "LinuxSystem", "sf-memtap", "memtap-test-guest"],
       path: "bench/fault", exclude: ["run"], swiftSettings: strict),
+    .executableTarget(
+      name: "bench-fork", dependencies: ["GuestWire", "LinuxSystem"], path: "bench/fork",
+      exclude: ["run", "guest"], swiftSettings: strict),
     .executableTarget(name: "memtap-test-guest", path: "Tests/Support/memtap-test-guest"),
   ]
 )

@@ -1,0 +1,69 @@
+import Foundation
+import Glibc
+import GuestWire
+import LinuxSystem
+
+/// The host's end of a guest's agent port, as sfd would hold it: the proof that a guest is up is that it answers.
+final class AgentLink {
+  private static let epoch: UInt64 = 1
+  private let socket: OwnedDescriptor
+  private var decoder = FrameDecoder()
+
+  /// Connects to the port's socket, which may not be there yet, says hello, and returns when the agent has answered.
+  init(path: String, timeoutSeconds: Double = 60) throws {
+    let deadline = ContinuousClock.now + .seconds(timeoutSeconds)
+    var connection: OwnedDescriptor?
+    while connection == nil {
+      connection = try? UnixSocket.connect(path: path)
+      guard ContinuousClock.now < deadline else { throw BenchError("nobody listens at \(path)") }
+      if connection == nil { usleep(1000) }
+    }
+    socket = connection!
+    try send(
+      .hello(.init(session: .random(in: 1 ..< .max), epoch: Self.epoch, hostTimeNanoseconds: Self.now())))
+    while true {
+      if case .welcome = try receive(before: deadline) { return }
+    }
+  }
+
+  /// Runs a command in the guest to its end. Throws if its status is not 0.
+  func execute(_ arguments: [String], timeoutSeconds: Double = 120) throws {
+    let deadline = ContinuousClock.now + .seconds(timeoutSeconds)
+    try send(.exec(.init(id: 1, arguments: arguments)), request: 1)
+    while true {
+      switch try receive(before: deadline) {
+      case .execExited(id: 1, let status):
+        guard status == 0 else { throw BenchError("\(arguments) ended with \(status) in the guest") }
+        return
+      case .failed(_, let message): throw BenchError("\(arguments) did not start in the guest: \(message)")
+      default: continue
+      }
+    }
+  }
+
+  private func send(_ message: GuestMessage, request: UInt32 = 0) throws {
+    let bytes = try Frame(message, epoch: Self.epoch, request: request).encoded()
+    try bytes.withUnsafeBytes { try socket.writeFully($0) }
+  }
+
+  private func receive(before deadline: ContinuousClock.Instant) throws -> GuestMessage {
+    var buffer = [UInt8](repeating: 0, count: 65536)
+    while true {
+      switch decoder.next() {
+      case .frame(let frame): return try GuestMessage(frame, receiver: .host)
+      case .violation: continue
+      case .needMore: break
+      }
+      let left = (deadline - ContinuousClock.now) / .milliseconds(1)
+      var entry = pollfd(fd: socket.raw, events: Int16(POLLIN), revents: 0)
+      guard left > 0, poll(&entry, 1, CInt(left)) != 0 else {
+        throw BenchError("the guest's agent does not answer")
+      }
+      let count = try buffer.withUnsafeMutableBytes { try socket.read(into: $0) }
+      guard count > 0 else { throw BenchError("the guest's machine ended before its agent answered") }
+      decoder.append(Array(buffer[..<count]))
+    }
+  }
+
+  private static func now() -> UInt64 { UInt64(Date().timeIntervalSince1970 * 1e9) }
+}

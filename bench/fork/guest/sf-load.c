@@ -1,0 +1,65 @@
+/* Load for the guests of bench/fork: memory in use that cannot be compressed, and work for the processor.
+ *
+ *   sf-load fill MIB     returns when MIB of memory hold random bytes; a child keeps them until the VM ends
+ *   sf-load spin ROUNDS  works on a table of 256 KiB and prints the nanoseconds it took
+ */
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+static uint64_t xorshift(uint64_t *state) {
+  *state ^= *state << 13;
+  *state ^= *state >> 7;
+  *state ^= *state << 17;
+  return *state;
+}
+
+static int fill(size_t mebibytes) {
+  int ready[2];
+  if (pipe(ready) != 0) return 1;
+  pid_t child = fork();
+  if (child < 0) return 1;
+  if (child > 0) {
+    char byte;
+    close(ready[1]);
+    return read(ready[0], &byte, 1) == 1 ? 0 : 1;
+  }
+  /* The command has ended for its caller only when nobody holds its pipes. */
+  int null = open("/dev/null", O_RDWR);
+  for (int descriptor = 0; descriptor < 3; descriptor++) dup2(null, descriptor);
+  size_t bytes = mebibytes << 20;
+  uint64_t *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return 1;
+  uint64_t state = 0x9E3779B97F4A7C15u;
+  for (size_t word = 0; word < bytes / sizeof *memory; word++) memory[word] = xorshift(&state);
+  if (write(ready[1], "", 1) != 1) return 1;
+  for (;;) pause();
+}
+
+static int spin(uint64_t rounds) {
+  static uint64_t table[32768];
+  struct timespec begin, end;
+  uint64_t state = 1;
+  clock_gettime(CLOCK_MONOTONIC, &begin);
+  for (uint64_t round = 0; round < rounds; round++) {
+    uint64_t value = xorshift(&state);
+    table[value % 32768] += value * (round | 1);
+  }
+  clock_gettime(CLOCK_MONOTONIC, &end);
+  for (int word = 0; word < 32768; word++) state ^= table[word];
+  printf("%lld %llx\n", (end.tv_sec - begin.tv_sec) * 1000000000LL + end.tv_nsec - begin.tv_nsec,
+         (unsigned long long)state);
+  return 0;
+}
+
+int main(int count, char **arguments) {
+  if (count == 3 && strcmp(arguments[1], "fill") == 0) return fill(strtoul(arguments[2], NULL, 10));
+  if (count == 3 && strcmp(arguments[1], "spin") == 0) return spin(strtoull(arguments[2], NULL, 10));
+  fputs("use: sf-load fill MIB | sf-load spin ROUNDS\n", stderr);
+  return 2;
+}
