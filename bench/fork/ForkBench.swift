@@ -9,7 +9,25 @@ struct ForkBench {
   func run() throws {
     try measure(.small, clones: quick ? [1, 8] : [1, 4, 8, 16, 32], repetitions: quick ? 2 : 7)
     try measure(.medium, clones: [1, 8], repetitions: quick ? 2 : 5)
+    try measureBusy(.medium, repetitions: quick ? 2 : 5)
     if !quick { try measure(.large, clones: [1, 8], repetitions: 5) }
+  }
+
+  /// A parent that writes all the time, to all of its memory in use: what it writes between arming and freezing
+  /// has to be protected again within the pause.
+  private func measureBusy(_ size: GuestSize, repetitions: Int) throws {
+    say("fork of a busy parent: \(size.name)")
+    try snowfork.start("dev", GuestSize(ramMib: size.ramMib, inUseMib: 0))
+    _ = try snowfork.execute(on: "dev", ["sf-load", "churn", "\(size.inUseMib)"])
+    var forks: [Snowfork.Fork] = []
+    for _ in 0..<repetitions {
+      let fork = try snowfork.fork("dev", clones: 1)
+      forks.append(fork)
+      try snowfork.kill(fork.ticket)
+    }
+    try recorder.record("snowfork", "busy_pause_us", size, clones: 1, forks.map(\.parentPauseUs))
+    try recorder.record("snowfork", "busy_fork_us", size, clones: 1, forks.map(\.forkUs))
+    try snowfork.destroy("dev")
   }
 
   private func measure(_ size: GuestSize, clones counts: [Int], repetitions: Int) throws {

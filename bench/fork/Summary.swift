@@ -59,6 +59,8 @@ struct Summary {
     for (size, clones) in [(GuestSize.small, 1), (.small, 32), (.medium, 8), (.large, 8)] {
       atMost("pause of \(size.name), \(clones) clones", "pause_us", size, clones, 10_000, milliseconds)
     }
+    atMost(
+      "pause of a busy parent, \(GuestSize.medium.name)", "busy_pause_us", .medium, 1, 10_000, milliseconds)
     atMost("one warm clone ready", "fork_us", .small, 1, 60_000, milliseconds)
     atMost("32 clones ready", "fork_us", .small, 32, 1_000_000, milliseconds)
     for clones in [8, 32] {

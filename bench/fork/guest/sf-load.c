@@ -1,6 +1,7 @@
 /* Load for the guests of bench/fork: memory in use that cannot be compressed, and work for the processor.
  *
  *   sf-load fill MIB     returns when MIB of memory hold random bytes; a child keeps them until the VM ends
+ *   sf-load churn MIB    the same, and the child writes to a random page of them, and to the next, for ever
  *   sf-load spin ROUNDS  works on a table of 256 KiB and prints the nanoseconds it took
  */
 #include <fcntl.h>
@@ -19,7 +20,7 @@ static uint64_t xorshift(uint64_t *state) {
   return *state;
 }
 
-static int fill(size_t mebibytes) {
+static int fill(size_t mebibytes, int churn) {
   int ready[2];
   if (pipe(ready) != 0) return 1;
   pid_t child = fork();
@@ -38,7 +39,8 @@ static int fill(size_t mebibytes) {
   uint64_t state = 0x9E3779B97F4A7C15u;
   for (size_t word = 0; word < bytes / sizeof *memory; word++) memory[word] = xorshift(&state);
   if (write(ready[1], "", 1) != 1) return 1;
-  for (;;) pause();
+  while (!churn) pause();
+  for (;;) memory[xorshift(&state) % (bytes / sizeof *memory)]++;
 }
 
 static int spin(uint64_t rounds) {
@@ -58,8 +60,9 @@ static int spin(uint64_t rounds) {
 }
 
 int main(int count, char **arguments) {
-  if (count == 3 && strcmp(arguments[1], "fill") == 0) return fill(strtoul(arguments[2], NULL, 10));
+  if (count == 3 && strcmp(arguments[1], "fill") == 0) return fill(strtoul(arguments[2], NULL, 10), 0);
+  if (count == 3 && strcmp(arguments[1], "churn") == 0) return fill(strtoul(arguments[2], NULL, 10), 1);
   if (count == 3 && strcmp(arguments[1], "spin") == 0) return spin(strtoull(arguments[2], NULL, 10));
-  fputs("use: sf-load fill MIB | sf-load spin ROUNDS\n", stderr);
+  fputs("use: sf-load fill|churn MIB | sf-load spin ROUNDS\n", stderr);
   return 2;
 }
