@@ -66,8 +66,31 @@ public struct Daemon: Sendable {
     if let level = configuration.logLevel.flatMap({ Logger.Level(rawValue: $0) }) { log.logLevel = level }
     log.info("starting", metadata: ["version": "\(Self.version)", "accelerator": "\(accelerator.reason)"])
 
+    chdir("/")
     let memtap = MemtapSupervisor(configuration: configuration, log: log)
     try memtap.start()
+    do {
+      try await serve(memtap, log)
+    } catch {
+      releaseMemory(memtap)
+      throw error
+    }
+    releaseMemory(memtap)
+  }
+
+  /// Ends the pager and takes the memory's mount away, unless VMs or snapshots live that need them.
+  private func releaseMemory(_ memtap: MemtapSupervisor) {
+    guard let status = try? memtap.client.status(), status.vms.isEmpty, status.snapshots.isEmpty else { return }
+    memtap.stop()
+    try? GuestMemoryMount.unmount(configuration.memtap.memory, in: outerMounts)
+    for directory in [
+      configuration.memtap.memory, configuration.memtap.shimDirectory, configuration.runDirectory + "/vm",
+    ] {
+      rmdir(directory)
+    }
+  }
+
+  private func serve(_ memtap: MemtapSupervisor, _ log: Logger) async throws {
     let loops = MultiThreadedEventLoopGroup(numberOfThreads: 2)
     let hypervisor = try LibvirtHypervisor(
       uri: configuration.libvirtURI.isEmpty
@@ -107,15 +130,6 @@ public struct Daemon: Sendable {
     }
     log.info("ending")
     unlink(configuration.socketPath)
-    if await service.isIdle {
-      memtap.stop()
-      try? GuestMemoryMount.unmount(configuration.memtap.memory, in: outerMounts)
-      for directory in [
-        configuration.memtap.memory, configuration.memtap.shimDirectory, configuration.runDirectory + "/vm",
-      ] {
-        rmdir(directory)
-      }
-    }
   }
 
   private static func onSignal(_ number: CInt, _ body: @escaping @Sendable () -> Void)
@@ -135,7 +149,4 @@ extension ForkService {
     case .ended(let name, let cause): await machineEnded(name, cause: cause)
     }
   }
-
-  /// Nothing lives that needs the pager.
-  var isIdle: Bool { guests.values.allSatisfy { $0.record.state == .ended } && snapshots.isEmpty }
 }

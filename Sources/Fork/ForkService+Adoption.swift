@@ -106,7 +106,7 @@ extension ForkService {
     for (id, ticket) in tickets {
       switch ticket.record.state {
       case .granting: await removeTicket(id)
-      case .granted: break
+      case .granted: expire(id)
       case .cloning:
         tickets[id]?.record.state = .cloned
         for machine in machines(of: id) where machine.state == .warm {

@@ -91,7 +91,10 @@ extension ForkService {
     guard let record = guests[target]?.record else {
       throw ForkError(.notFound, "there is no VM or ticket named \(target). See sfctl ps.")
     }
-    guard !record.state.isOver else { return 0 }
+    guard !record.state.isOver else {
+      await untilGone(target)
+      return 0
+    }
     await completeSnapshots(of: target)
     if record.role == .parent {
       await parentEnded(target, cause: "was killed")

@@ -36,6 +36,7 @@ extension ForkService {
       await saveTicket(id)
       throw ForkError.wrap("cannot fork \(ticket.parent)", error)
     }
+    tickets[id]?.record.snapshot = snapshot.id
     forked()
     return try await cloneOnto(snapshot, ticket: id, request: cloneRequest, log: log, report: report)
   }
@@ -149,7 +150,6 @@ extension ForkService {
       await removeUnusedSnapshots()
       throw ForkError.wrap("cannot clone \(snapshot.id)", error)
     }
-    tickets[id]?.record.snapshot = snapshot.id
     for name in names {
       guests[name]?.record.snapshot = snapshot.id
       guests[name]?.record.state = .activating

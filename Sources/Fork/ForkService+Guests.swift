@@ -8,13 +8,29 @@ extension ForkService {
     for await event in session.events {
       switch event {
       case .request(let request, let message):
-        Task { await self.serve(message, request: request, from: session) }
+        guard openRequests[session.vm, default: 0] < Self.openRequestLimit else {
+          cutOff(session, "more than \(Self.openRequestLimit) requests at once")
+          return
+        }
+        openRequests[session.vm, default: 0] += 1
+        Task {
+          await self.serve(message, request: request, from: session)
+          self.requestDone(session.vm)
+        }
       case .cutOff(let reason):
         cutOff(session, reason)
       case .closed:
         if guests[session.vm]?.session === session { guests[session.vm]?.session = nil }
       }
     }
+  }
+
+  /// Requests that a guest may have open at once.
+  private static let openRequestLimit = 256
+
+  private func requestDone(_ vm: String) {
+    openRequests[vm, default: 1] -= 1
+    if openRequests[vm] == 0 { openRequests[vm] = nil }
   }
 
   private func cutOff(_ session: GuestSession, _ reason: String) {

@@ -66,6 +66,7 @@ extension ForkService {
         "cannot clone \(snapshot.id) with \(id): the ticket is for a VM of another size. Request one of \(snapshot.parent)."
       )
     }
+    tickets[id]?.record.snapshot = snapshot.id
     return try await cloneOnto(
       snapshot, ticket: id, request: UInt32(snapshot.checkpointRequest), log: PhaseLog(), report: report)
   }

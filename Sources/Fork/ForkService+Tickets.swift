@@ -3,6 +3,9 @@ import GuestWire
 
 extension ForkService {
   static let ticketLimit = 1024
+  /// How many tickets a VM may have that it has not used yet.
+  static let unusedTicketLimit = 4
+  static let ticketLife = Duration.seconds(600)
 
   /// What clones are made of: a VM that runs, or a kept snapshot.
   struct CloneSource: Sendable {
@@ -34,6 +37,12 @@ extension ForkService {
     let what = "cannot fork \(source.parent)"
     guard (1...Self.ticketLimit).contains(count) else {
       throw ForkError(.invalid, "\(what): \(count) clones. Ask for 1 to \(Self.ticketLimit).")
+    }
+    let unused = tickets.values.count {
+      $0.record.parent == source.parent && ($0.record.state == .granting || $0.record.state == .granted)
+    }
+    guard unused < Self.unusedTicketLimit else {
+      throw ForkError(.refused, "\(what): it has \(unused) tickets that were not used. Use those first.")
     }
     let start = monotonicMicroseconds()
     let processes = hierarchical ? source.vcpus : 1
@@ -71,7 +80,7 @@ extension ForkService {
     await saveTicket(id)
     for name in warm { await save(name) }
     for (name, error) in failures { log.warning("slot \(name) did not start: \(error)") }
-    expire(id, after: .seconds(600))
+    expire(id)
     guard let record = tickets[id]?.record else {
       throw ForkError(.failed, "\(what): its ticket was ended meanwhile. Ask again.")
     }
@@ -79,11 +88,11 @@ extension ForkService {
   }
 
   /// A ticket that nobody uses gives its slots back.
-  private func expire(_ id: String, after time: Duration) {
+  func expire(_ id: String) {
     Task {
-      try? await Task.sleep(for: time)
+      try? await Task.sleep(for: Self.ticketLife)
       guard tickets[id]?.record.state == .granted else { return }
-      log.notice("ticket \(id) was not used within \(time); its slots are ended")
+      log.notice("ticket \(id) was not used within \(Self.ticketLife); its slots are ended")
       await removeTicket(id)
     }
   }

@@ -94,6 +94,15 @@ extension ForkService {
     } else {
       await endClone(name, .killed, reason: "ended by sfctl vm \(destroy ? "destroy" : "stop")")
     }
+    await untilGone(name)
+  }
+
+  /// Returns when nothing of an ending VM is left, whoever ends it.
+  func untilGone(_ name: String) async {
+    let deadline = ContinuousClock.now + .seconds(30)
+    while guests[name]?.record.state == .ending, ContinuousClock.now < deadline {
+      try? await Task.sleep(for: .milliseconds(10))
+    }
   }
 
   func isAlive(_ name: String) -> Bool {

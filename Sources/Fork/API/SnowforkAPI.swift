@@ -50,6 +50,8 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
         of: service.source(vm: request.name), count: Int(request.count), hierarchical: request.hierarchical,
         owner: .operatorCommand, report: report)
       do {
+        // Whoever interrupts sfctl before the fork wants none.
+        try Task.checkCancellation()
         let outcome = try await service.fork(ticket: ticket.id, cloneRequest: 0, report: report)
         try await response.write(.with { $0.result = outcome.wire(host: hostName) })
       } catch {
