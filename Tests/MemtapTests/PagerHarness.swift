@@ -53,13 +53,25 @@ final class PagerHarness {
   /// A VM whose shim has connected.
   func guest(_ name: String, pages: Int) throws -> TestGuest {
     let token = (0..<64).map { _ in String(UInt8.random(in: 0..<16), radix: 16) }.joined()
-    try client.expect(vm: name, token: token, ramBytes: UInt64(pages) * 4096)
+    try persistently { try client.expect(vm: name, token: token, ramBytes: UInt64(pages) * 4096) }
     let guest = try TestGuest(
       name: name, pages: pages, ramFile: "\(paths.ram)/\(name)",
       environment: paths.shimEnvironment(library: try TestBinaries.shim(), token: token))
     guests.append(guest)
-    try client.waitForShim(vm: name, timeoutMilliseconds: 5000)
+    try persistently { try client.waitForShim(vm: name, timeoutMilliseconds: 5000) }
     return guest
+  }
+
+  /// Makes a call again as long as the pager is away, as the daemon does.
+  @discardableResult
+  func persistently<T>(_ call: () throws -> T) throws -> T {
+    let deadline = ContinuousClock.now + .seconds(20)
+    while true {
+      do { return try call() } catch let error as MemtapError where error.code == .unavailable {
+        guard ContinuousClock.now < deadline else { throw error }
+        usleep(1000)
+      }
+    }
   }
 
   /// A clone of the snapshot.

@@ -22,6 +22,7 @@ extension Pager {
     let region = Region(
       name: vm, token: token, pageCount: Page.count(ofBytes: ramBytes),
       thread: thread(forToken: token))
+    var replaced: String?
     let conflict: MemtapError? = directory.withLock {
       if let known = $0.regions[vm] {
         if known.token == token { return nil }
@@ -29,6 +30,7 @@ extension Pager {
           return refuse(.state, "another VM of that name is running")
         }
         $0.byToken[known.token] = nil
+        replaced = known.token
       } else if $0.byToken[token] != nil {
         return refuse(.state, "the token is another VM's")
       }
@@ -38,6 +40,7 @@ extension Pager {
     }
     if let conflict { throw conflict }
     guard directory.withLock({ $0.regions[vm] === region }) else { return }  // known already
+    if let replaced { VMManifest.remove(token: replaced, in: paths.vms) }
     try writeManifest(of: region, "expect")
   }
 
