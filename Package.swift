@@ -99,7 +99,8 @@ let package = Package(
     .testTarget(name: "LinuxSystemTests", dependencies: ["LinuxSystem"], swiftSettings: strict),
     .testTarget(
       name: "MemtapTests",
-      dependencies: ["Memtap", "LinuxSystem", "GuestMemory", "sf-memtap", "memtap-test-guest"], swiftSettings: strict),
+      dependencies: ["Memtap", "LinuxSystem", "GuestMemory", "sf-memtap", "memtap-test-guest"],
+      swiftSettings: strict),
     .target(
       name: "Support", path: "Tests/Support", exclude: ["memtap-test-guest"], swiftSettings: strict),
     .testTarget(

@@ -80,7 +80,9 @@ public struct Daemon: Sendable {
 
   /// Ends the pager and takes the memory's mount away, unless VMs or snapshots live that need them.
   private func releaseMemory(_ memtap: MemtapSupervisor) {
-    guard let status = try? memtap.client.status(), status.vms.isEmpty, status.snapshots.isEmpty else { return }
+    guard let status = try? memtap.client.status(), status.vms.isEmpty, status.snapshots.isEmpty else {
+      return
+    }
     memtap.stop()
     try? GuestMemoryMount.unmount(configuration.memtap.memory, in: outerMounts)
     for directory in [
