@@ -1,4 +1,5 @@
-/// Pages of guest RAM: 4 KiB each, counted from guest-physical 0 as QEMU lays its RAM block out.
+/// Pages of guest RAM: 4 KiB each, counted from the beginning of QEMU's RAM block (which above some 3 GiB is not the
+/// guest-physical address).
 public enum Page {
   public static let bytes = 4096
 

@@ -58,7 +58,18 @@ public struct Userfaultfd: Sendable {
     case both = 3
   }
 
-  public init(_ descriptor: OwnedDescriptor) { self.descriptor = descriptor }
+  /// Takes what another process handed over. EPROTO: it is no userfaultfd.
+  public init(handedOver descriptor: OwnedDescriptor) throws(SystemError) {
+    var target = [CChar](repeating: 0, count: 64)
+    let length = try systemCall("readlink") {
+      readlink("/proc/self/fd/\(descriptor.raw)", &target, target.count - 1)
+    }
+    let name = String(decoding: target.prefix(length).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    guard name == "anon_inode:[userfaultfd]" else {
+      throw SystemError("recvmsg", subject: "a userfaultfd, got \(name)", errno: EPROTO)
+    }
+    self.descriptor = descriptor
+  }
 
   /// The faults that wait, at most `limit`; 0: none. `buffer` has room for `limit` messages of 32 bytes.
   /// Nil: the address space has ended or this is no userfaultfd.

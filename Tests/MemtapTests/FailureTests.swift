@@ -1,3 +1,4 @@
+import Foundation
 import Glibc
 import LinuxSystem
 import Memtap
@@ -102,6 +103,28 @@ import Testing
     #expect(try late.tags(0..<2560) == Array(model[0..<2560]))
   }
 
+  /// The tmpfs is full already: the fork is refused, and nothing of it is left.
+  @Test func noMemoryForASnapshot() throws {
+    let harness = try PagerHarness(bytesMax: 17 << 20)
+    defer { harness.close() }
+    let parent = try harness.guest("dev", pages: 4096)
+    try parent.write(0..<4096, tag: 1000)
+    let filler = try MemoryFile.create("\(harness.paths.memory)/filler", bytes: 2 << 20)
+    let buffer = try HeldBuffer(pages: 1)
+    var offset: UInt64 = 0
+    while try filler.write(at: offset, from: buffer.start, count: 4096) == 4096 { offset += 4096 }
+    let error = #expect(throws: MemtapError.self) { try harness.client.arm(vm: "dev") }
+    #expect(error?.code == .outOfMemory)
+    #expect(try namesIn(harness.paths.staged).isEmpty)
+    try parent.write(0..<4096, tag: 2000)
+    unlink("\(harness.paths.memory)/filler")
+    withExtendedLifetime(filler) {}
+  }
+
+  private func namesIn(_ directory: String) throws -> [String] {
+    try FileManager.default.contentsOfDirectory(atPath: directory)
+  }
+
   @Test func callsThatDoNotFitAreRefused() throws {
     let harness = try PagerHarness()
     defer { harness.close() }
@@ -153,6 +176,9 @@ import Testing
       var byte: UInt8 = 0
       #expect(recv(socket.raw, &byte, 1, 0) <= 0)
     }
+    // Nor does it help to occupy the door.
+    let idle = try (0..<300).map { _ in try UnixSocket.connect(path: harness.paths.shimSocket) }
+    defer { withExtendedLifetime(idle) {} }
     let door = try UnixSocket.connect(path: harness.paths.controlSocket)
     let noise: [UInt8] = Array(repeating: 0xff, count: 64)
     try noise.withUnsafeBytes { try UnixSocket.send(door, $0) }

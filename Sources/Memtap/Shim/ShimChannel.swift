@@ -21,7 +21,7 @@ final class ShimChannel: Sendable {
   func request(_ command: ShimProtocol.Command) throws -> Userfaultfd {
     let device = try OwnedDescriptor.open("/dev/userfaultfd", O_RDWR)
     return try turn.withLock { _ in
-      Userfaultfd(try ShimProtocol.request(command, of: socket, device: device))
+      try Userfaultfd(handedOver: try ShimProtocol.request(command, of: socket, device: device))
     }
   }
 }

@@ -17,6 +17,9 @@ final class ShimListener: @unchecked Sendable {
   /// By epoll tag, 1 and up; the thread's own.
   private var connections: [UInt64: (channel: ShimChannel, region: Region?)] = [:]
   private var nextTag: UInt64 = 1
+  /// Those without a hello, oldest first. A shim speaks at once; who only occupies the door makes way.
+  private var silent: [UInt64] = []
+  private static let silentMax = 128
   private static let tickMilliseconds: CInt = 100
 
   init(
@@ -56,8 +59,12 @@ final class ShimListener: @unchecked Sendable {
     guard let socket = try? UnixSocket.accept(listener), let channel = try? ShimChannel(socket) else {
       return
     }
+    if silent.count == Self.silentMax, let oldest = connections.removeValue(forKey: silent.removeFirst()) {
+      epoll.remove(oldest.channel.socket)
+    }
+    guard (try? epoll.add(socket, .readable, tag: nextTag)) != nil else { return }
     connections[nextTag] = (channel, nil)
-    if (try? epoll.add(socket, .readable, tag: nextTag)) == nil { connections[nextTag] = nil }
+    silent.append(nextTag)
     nextTag += 1
   }
 
@@ -70,6 +77,7 @@ final class ShimListener: @unchecked Sendable {
       onEnd(region)
       return
     }
+    silent.removeAll { $0 == tag }
     guard let hello = try? ShimProtocol.readHello(channel.socket), let region = onHello(hello, channel),
       (try? epoll.add(channel.socket, .hangUp, tag: tag)) != nil
     else {

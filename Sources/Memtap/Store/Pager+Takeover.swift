@@ -130,7 +130,9 @@ extension Pager {
         return false
       }
       if let userfaultfd = hello.userfaultfd {
-        region.userfaultfd = Userfaultfd(userfaultfd)  // what of it is registered is not known: mode nil
+        // What of it is registered is not known: the mode stays nil.
+        guard let checked = try? Userfaultfd(handedOver: userfaultfd) else { return false }
+        region.userfaultfd = checked
       }
       return true
     }

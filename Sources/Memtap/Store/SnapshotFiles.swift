@@ -15,11 +15,14 @@ enum SnapshotFiles {
   static func states(_ directory: String) -> String { "\(directory)/states" }
   private static func manifest(_ directory: String) -> String { "\(directory)/manifest.json" }
 
-  /// Makes directory and manifest. What an earlier pager left under that name is removed.
+  /// Makes directory and manifest; nothing if that fails. What an earlier pager left under that name is removed.
   static func create(_ directory: String, _ manifest: SnapshotManifest) throws(SystemError) {
     remove(directory)
     try systemCall("mkdir", subject: directory) { mkdir(directory, 0o700) }
-    try replaceFile(Self.manifest(directory), with: encodeManifest(manifest))
+    do { try replaceFile(Self.manifest(directory), with: encodeManifest(manifest)) } catch {
+      remove(directory)
+      throw error
+    }
   }
 
   static func readManifest(_ directory: String) throws(SystemError) -> SnapshotManifest {
@@ -78,6 +81,7 @@ func namesInDirectory(_ path: String) throws(SystemError) -> [String] {
 /// Replaces a small file as a whole: a reader, and whoever comes after a crash, sees the old or the new one.
 private func replaceFile(_ path: String, with bytes: [UInt8]) throws(SystemError) {
   let draft = "\(path).new"
+  defer { Glibc.unlink(draft) }  // there only if something failed
   let file = try OwnedDescriptor.open(draft, O_WRONLY | O_CREAT | O_TRUNC, mode: 0o600)
   var done = 0
   while done < bytes.count {
