@@ -14,7 +14,8 @@ int clinux_memfd_create(const char *name) { return memfd_create(name, MFD_CLOEXE
 
 int clinux_unmount_in(int mounts, const char *path) {
   if (unshare(CLONE_FS) == -1 || setns(mounts, CLONE_NEWNS) == -1) return -1;
-  return umount2(path, MNT_DETACH);
+  if (umount2(path, MNT_DETACH) == -1) return -1;
+  return rmdir(path);
 }
 
 pid_t clinux_spawn_detached(const char *program, char *const *arguments, const char *log) {

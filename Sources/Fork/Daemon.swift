@@ -46,9 +46,21 @@ public struct Daemon: Sendable {
       atPath: path, withIntermediateDirectories: true, attributes: [.posixPermissions: mode])
   }
 
+  /// Nobody listens any more: whoever holds the lock is cleaning up.
+  private static func isEnding(_ configuration: Configuration) -> Bool {
+    (try? UnixSocket.connect(path: configuration.socketPath)) == nil
+  }
+
   private static func takeLock(_ configuration: Configuration) throws -> OwnedDescriptor {
     let file = try OwnedDescriptor.open(configuration.lockPath, O_RDWR | O_CREAT, mode: 0o600)
-    guard flock(file.raw, LOCK_EX | LOCK_NB) == 0 else {
+    // One that has just been told to end is waited for.
+    var attempts = 1000
+    while flock(file.raw, LOCK_EX | LOCK_NB) != 0 {
+      attempts -= 1
+      guard attempts == 0 || !Self.isEnding(configuration) else {
+        usleep(10_000)
+        continue
+      }
       throw ForkError(
         .refused,
         "sfd: cannot start: another sfd runs with \(configuration.runDirectory). Use it, or set SNOWFORK_RUN to another directory."
@@ -85,11 +97,7 @@ public struct Daemon: Sendable {
     }
     memtap.stop()
     try? GuestMemoryMount.unmount(configuration.memtap.memory, in: outerMounts)
-    for directory in [
-      configuration.memtap.memory, configuration.memtap.shimDirectory, configuration.runDirectory + "/vm",
-    ] {
-      rmdir(directory)
-    }
+    for directory in [configuration.memtap.shimDirectory, configuration.runDirectory + "/vm"] { rmdir(directory) }
   }
 
   private func serve(_ memtap: MemtapSupervisor, _ log: Logger) async throws {

@@ -16,7 +16,7 @@ final class MemtapSupervisor: Sendable {
   private let log: Logger
   private let continuation: AsyncStream<MemtapEvent>.Continuation
   /// Raised by `stop`: no successor is started any more.
-  private let stopping = Flag()
+  private let stopping = Latch()
 
   init(configuration: Configuration, log: Logger) {
     self.configuration = configuration

@@ -18,7 +18,7 @@ public enum GuestMemoryMount {
     }
   }
 
-  /// Unmounts it in the namespace that `mounts` stands for (an open /proc/PID/ns/mnt).
+  /// Unmounts it and removes its directory, in the namespace that `mounts` stands for (an open /proc/PID/ns/mnt).
   public static func unmount(_ path: String, in mounts: OwnedDescriptor) throws(SystemError) {
     let outcome = Outcome()
     try NamedThread("unmount") {

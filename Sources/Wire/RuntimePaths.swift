@@ -27,6 +27,8 @@ public struct RuntimePaths: Sendable {
   public var socket: String { run + "/sfd.sock" }
   /// Held by the sfctl that is starting sfd.
   public var startLock: String { run + "/sfd-start.lock" }
+  /// Held by sfd from its first to its last moment.
+  public var daemonLock: String { run + "/sfd.lock" }
   /// What an sfd started by sfctl says.
   public var daemonLog: String { state + "/sfd.log" }
   /// One directory an image.

@@ -65,19 +65,10 @@ struct DaemonStopCommand: AsyncParsableCommand {
       } catch let failure as Failure where failure.isConnectionLost {
         // Its end has cut its own answer off.
       }
-      guard try await Self.hasEnded() else {
+      guard try await DaemonStarter(.fromEnvironment()).hasEnded() else {
         throw Failure(
           "the daemon has not ended after 30 s. Its log is \(RuntimePaths.fromEnvironment().daemonLog).")
       }
     }
-  }
-
-  private static func hasEnded() async throws -> Bool {
-    let starter = DaemonStarter(.fromEnvironment())
-    for _ in 0..<3000 {
-      if try !starter.answers() { return true }
-      try await Task.sleep(for: .milliseconds(10))
-    }
-    return false
   }
 }

@@ -34,6 +34,16 @@ struct DaemonStarter {
     }
   }
 
+  /// sfd holds its lock until it has cleaned up behind itself.
+  func hasEnded() async throws -> Bool {
+    guard let lock = try? OwnedDescriptor.open(paths.daemonLock, O_RDWR) else { return true }
+    for _ in 0..<3000 {
+      if flock(lock.raw, LOCK_EX | LOCK_NB) == 0 { return true }
+      try await Task.sleep(for: .milliseconds(10))
+    }
+    return false
+  }
+
   private func start() async throws {
     try makeDirectories()
     let lock = try await takeLock()

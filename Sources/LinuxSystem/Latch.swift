@@ -1,7 +1,7 @@
 import Synchronization
 
 /// A flag that is raised once and stays up.
-public final class Flag: Sendable {
+public final class Latch: Sendable {
   private let value = Atomic(false)
   public init() {}
   public var isRaised: Bool { value.load(ordering: .acquiring) }
