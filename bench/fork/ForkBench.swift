@@ -54,6 +54,7 @@ struct ForkBench {
     try record("first_ready_us") { $0.clones.map(\.readyUs).min() }
     try record("activate_us_max") { $0.clones.map(\.activateUs).max() }
     try record("ticket_us") { $0.ticketUs }
+    try record("ticket_and_fork_us") { $0.ticketUs + $0.forkUs }
     try record("command_us") { $0.commandUs }
     try record("descriptor_bytes") { $0.descriptorBytes }
     for phase in forks[0].phases.map(\.phase) {

@@ -1,5 +1,4 @@
 import Foundation
-import Glibc
 
 /// The programs under test, with a run-time directory and a state of their own.
 final class Snowfork {
@@ -9,15 +8,11 @@ final class Snowfork {
 
   /// `programs` holds sfctl, sfd and sf-memtap. The daemon starts with the first command.
   init(programs: String, image: String, in workspace: Workspace) throws {
-    let sfctl = "\(programs)/sfctl"
-    let run = "\(workspace.root)/run"
-    let environment = ["SNOWFORK_RUN": run, "SNOWFORK_STATE": "\(workspace.root)/state"]
-    self.sfctl = sfctl
-    self.environment = environment
+    sfctl = "\(programs)/sfctl"
+    let state = "\(workspace.root)/state"
+    environment = ["SNOWFORK_RUN": "\(workspace.root)/run", "SNOWFORK_STATE": state]
     self.image = image
-    try FileManager.default.createDirectory(
-      atPath: "\(workspace.root)/state", withIntermediateDirectories: true)
-    workspace.atEnd { Snowfork.endAll(sfctl: sfctl, environment: environment, run: run) }
+    try FileManager.default.createDirectory(atPath: state, withIntermediateDirectories: true)
   }
 
   struct Fork: Decodable {
@@ -62,7 +57,7 @@ final class Snowfork {
     let watch = Stopwatch()
     let data = try call(["fork", name, "-n", "\(clones)", "--json"])
     let commandUs = watch.microseconds
-    var fork = try Self.decode(Fork.self, data)
+    var fork = try decode(Fork.self, data)
     fork.commandUs = commandUs
     guard fork.clones.count == clones else {
       throw BenchError("\(clones) clones were asked for and \(fork.clones.count) granted")
@@ -79,40 +74,16 @@ final class Snowfork {
 
   func machines() throws -> [Machine] {
     struct List: Decodable { var vms: [Machine] }
-    return try Self.decode(List.self, try call(["ps", "--json"])).vms
+    return try decode(List.self, try call(["ps", "--json"])).vms
   }
 
   private func call(_ arguments: [String]) throws -> Data {
     try output(of: sfctl, arguments, environment: environment)
   }
 
-  private static func decode<Value: Decodable>(_ type: Value.Type, _ data: Data) throws -> Value {
+  private func decode<Value: Decodable>(_ type: Value.Type, _ data: Data) throws -> Value {
     let decoder = JSONDecoder()
     decoder.keyDecodingStrategy = .convertFromSnakeCase
     return try decoder.decode(type, from: data)
-  }
-
-  /// Ends VMs, daemon and pager, and takes the tmpfs away.
-  private static func endAll(sfctl: String, environment: [String: String], run: String) {
-    struct Status: Decodable { var memtapPid: pid_t }
-    struct List: Decodable {
-      struct Machine: Decodable { var name: String, role: String, pid: pid_t }
-      var vms: [Machine]
-    }
-    func call<Value: Decodable>(_ type: Value.Type, _ arguments: [String]) -> Value? {
-      (try? output(of: sfctl, arguments, environment: environment)).flatMap {
-        try? decode(type, $0)
-      }
-    }
-    guard FileManager.default.fileExists(atPath: run) else { return }
-    let status = call(Status.self, ["daemon", "status", "--json"])
-    let machines = call(List.self, ["ps", "--json"])?.vms ?? []
-    for machine in machines where machine.role == "parent" {
-      _ = try? output(of: sfctl, ["vm", "destroy", machine.name], environment: environment)
-    }
-    for machine in machines { endProcess(machine.pid, markedBy: run) }
-    _ = try? output(of: sfctl, ["daemon", "stop"], environment: environment)
-    if let pid = status?.memtapPid { endProcess(pid, markedBy: "sf-memtap") }
-    umount2("\(run)/mem", CInt(MNT_DETACH))
   }
 }

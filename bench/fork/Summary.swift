@@ -35,7 +35,7 @@ struct Summary {
       say("\nPeers, medians: \(size.name). Ratios are to snowfork's fork into one clone.")
       say(line("", ["pause", "ratio", "answers", "pause + answers", "ratio"]))
       let pause = recorder.median("snowfork", "pause_us", size, clones: 1)
-      let fork = recorder.median("snowfork", "command_us", size, clones: 1)
+      let fork = recorder.median("snowfork", "ticket_and_fork_us", size, clones: 1)
       if let pause, let fork {
         say(line("snowfork, slots included", [milliseconds(pause), "1", "-", milliseconds(fork), "1"]))
       }

@@ -3,10 +3,10 @@ import Glibc
 import LinuxSystem
 import Synchronization
 
-/// The benchmark's own directories, and the list of what has to be undone, in the reverse order, however it ends.
+/// The benchmark's own directories. Whatever runs or is mounted in their name ends with them.
 final class Workspace: Sendable {
   let root: String
-  private let undo = Mutex<[@Sendable () -> Void]>([])
+  private let closing = Mutex(())
 
   /// Creates `/tmp/sfbench-PID` with a tmpfs `files` of at most 8 GiB: the states that peers save cost no disk.
   init() throws {
@@ -15,22 +15,30 @@ final class Workspace: Sendable {
     // QEMU under libvirt is an unprivileged user, and has to get through here.
     try FileManager.default.createDirectory(
       atPath: files, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o755])
-    atEnd { [root] in try? FileManager.default.removeItem(atPath: root) }
+    chmod(root, 0o777)
     try Tmpfs.mount(at: files, bytesMax: 8 << 30)
-    chmod(files, 0o755)
-    atEnd { try? Tmpfs.unmount(files) }
   }
 
   func file(_ name: String) -> String { "\(root)/files/\(name)" }
 
-  func atEnd(_ step: @escaping @Sendable () -> Void) { undo.withLock { $0.append(step) } }
-
-  /// Undoes everything. May be called twice; the second call finds nothing to do.
+  /// Ends every process that has a path of ours among its arguments or in its environment, and removes mounts and
+  /// files. May be called by two threads: both return when it is done.
   func close() {
-    while let step = undo.withLock({ $0.popLast() }) { step() }
+    closing.withLock { _ in
+      // A process may have started another while we looked: only a second look that finds nothing is believed.
+      var quietLooks = 0
+      for _ in 0..<50 where quietLooks < 2 {
+        let found = processes()
+        for pid in found { kill(pid, SIGKILL) }
+        quietLooks = found.isEmpty ? quietLooks + 1 : 0
+        usleep(100_000)
+      }
+      for path in mounts().reversed() { umount2(path, CInt(MNT_DETACH)) }
+      try? FileManager.default.removeItem(atPath: root)
+    }
   }
 
-  /// On an interrupt or a request to end, undoes everything and exits.
+  /// On an interrupt or a request to end, closes and exits.
   func closeOnSignals() -> [any DispatchSourceSignal] {
     [SIGINT, SIGTERM, SIGHUP].map { number in
       signal(number, SIG_IGN)
@@ -42,6 +50,24 @@ final class Workspace: Sendable {
       source.resume()
       return source
     }
+  }
+
+  private func processes() -> [pid_t] {
+    let mark = Data("\(root)/".utf8)
+    let entries = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
+    return entries.compactMap { pid_t($0) }.filter { pid in
+      ["cmdline", "environ"].contains {
+        FileManager.default.contents(atPath: "/proc/\(pid)/\($0)")?.firstRange(of: mark) != nil
+      }
+    }
+  }
+
+  private func mounts() -> [String] {
+    let table = FileManager.default.contents(atPath: "/proc/self/mounts") ?? Data()
+    let paths = String(decoding: table, as: UTF8.self).split(separator: "\n").compactMap { line in
+      line.split(separator: " ").dropFirst().first.map(String.init)
+    }
+    return paths.filter { $0.hasPrefix("\(root)/") }
   }
 }
 
@@ -68,13 +94,4 @@ func output(of program: String, _ arguments: [String], environment: [String: Str
       "\(program) \(arguments.joined(separator: " ")): status \(process.terminationStatus). \(text)")
   }
   return data
-}
-
-/// Ends a process if it is the one meant: its command line contains `mark`.
-func endProcess(_ pid: pid_t, markedBy mark: String) {
-  guard pid > 1, let line = FileManager.default.contents(atPath: "/proc/\(pid)/cmdline"),
-    String(decoding: line, as: UTF8.self).contains(mark)
-  else { return }
-  kill(pid, SIGKILL)
-  for _ in 0..<500 where FileManager.default.fileExists(atPath: "/proc/\(pid)") { usleep(10_000) }
 }

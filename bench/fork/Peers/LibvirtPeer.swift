@@ -14,9 +14,7 @@ struct LibvirtPeer {
     let definition = "\(workspace.root)/peer.xml"
     let state = workspace.file("peer.save")
     try prepare(root: root)
-    chmod(workspace.root, 0o777)
     try domain(size, agentPath: agentPath).write(toFile: definition, atomically: true, encoding: .utf8)
-    workspace.atEnd { endDomain(root: root) }
     let virsh = try VirshSession(root: root)
     try virsh.run("create \(definition)")
     var agent = try AgentLink(path: agentPath)
@@ -104,15 +102,6 @@ struct LibvirtPeer {
 
     """
   }
-}
-
-/// Ends what a virsh that was cut off has left.
-private func endDomain(root: String) {
-  let file = "\(root)/run/qemu/peer.pid"
-  guard let text = try? String(contentsOfFile: file, encoding: .utf8),
-    let pid = pid_t(text.trimmingCharacters(in: .whitespacesAndNewlines))
-  else { return }
-  endProcess(pid, markedBy: root)
 }
 
 /// One virsh that is asked again and again: connecting, which reads QEMU's capabilities, is not what is measured.

@@ -42,7 +42,6 @@ final class PeerMachine {
     process.standardInput = FileHandle.nullDevice
     try process.run()
     pid = process.processIdentifier
-    workspace.atEnd { [pid, agentPath] in endProcess(pid, markedBy: agentPath) }
   }
 
   func monitor() throws -> MonitorClient {
