@@ -13,10 +13,14 @@ public enum LeftBehind {
     return entries.compactMap { entry in
       guard let pid = Int32(entry), pid != getpid() else { return nil }
       let told = ["environ", "cmdline"].contains { file in
-        String(decoding: FileManager.default.contents(atPath: "/proc/\(pid)/\(file)") ?? Data(), as: UTF8.self)
-          .contains(host.directory + "/")
+        String(
+          decoding: FileManager.default.contents(atPath: "/proc/\(pid)/\(file)") ?? Data(), as: UTF8.self
+        )
+        .contains(host.directory + "/")
       }
-      guard told, let name = try? String(contentsOfFile: "/proc/\(pid)/comm", encoding: .utf8) else { return nil }
+      guard told, let name = try? String(contentsOfFile: "/proc/\(pid)/comm", encoding: .utf8) else {
+        return nil
+      }
       return HostProcess(pid: pid, name: name.trimmingCharacters(in: .newlines))
     }
   }
@@ -43,7 +47,8 @@ public enum LeftBehind {
     let run = below(host.run).filter { !$0.hasSuffix(".lock") }.map { "run/" + $0 }
     let state = below(host.state).filter { path in
       switch path.split(separator: "/")[0] {
-      case "images", "console", "sfd.log", "memtap.log", "snowfork.db", "snowfork.db-wal", "snowfork.db-shm": false
+      case "images", "console", "sfd.log", "memtap.log", "snowfork.db", "snowfork.db-wal", "snowfork.db-shm":
+        false
       case "libvirt":
         path.hasPrefix("libvirt/run/qemu/") && path.hasSuffix(".xml")
           || path.hasPrefix("libvirt/lib/qemu/domain-")

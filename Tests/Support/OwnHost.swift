@@ -22,7 +22,9 @@ public struct OwnHost: SuiteTrait, TestTrait, TestScoping {
     let result = await Self.result { try await TestHost.$here.withValue(host) { try await function() } }
     let log = host.daemonLog
     let left = LeftBehind.afterEnd(of: host)
-    if !left.isEmpty { Issue.record("left behind: \(left.joined(separator: ", "))\nsfd.log:\n\(log.suffix(4000))") }
+    if !left.isEmpty {
+      Issue.record("left behind: \(left.joined(separator: ", "))\nsfd.log:\n\(log.suffix(4000))")
+    }
     try result.get()
   }
 
@@ -35,7 +37,8 @@ public struct OwnHost: SuiteTrait, TestTrait, TestScoping {
     let tickets = try host.document("ticket", "ls", as: TicketList.self).tickets.map(\.ticket)
     let snapshots = try host.document("snapshot", "ls", as: SnapshotList.self).snapshots.map(\.snapshot)
     guard !(clones + tickets + snapshots).isEmpty else { return }
-    Issue.record("after the test there are still: \(clones + tickets + snapshots)\n\(host.daemonLog.suffix(3000))")
+    Issue.record(
+      "after the test there are still: \(clones + tickets + snapshots)\n\(host.daemonLog.suffix(3000))")
     for ticket in tickets {
       _ = try host.sfctl("kill", ticket)
       _ = try host.sfctl("join", ticket)

@@ -25,7 +25,8 @@ public enum ProjectFiles {
   /// `SNOWFORK_IMAGES`, or where `make images` puts them.
   private static let builtImages: String = {
     let environment = ProcessInfo.processInfo.environment
-    return environment["SNOWFORK_IMAGES"] ?? (environment["SNOWFORK_STATE"] ?? "/var/lib/snowfork") + "/images"
+    let state = environment["SNOWFORK_STATE"] ?? "/var/lib/snowfork"
+    return environment["SNOWFORK_IMAGES"] ?? state + "/images"
   }()
 
   private static let testImageDirectory = root + "/build/tests/images"
