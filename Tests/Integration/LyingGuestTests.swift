@@ -29,7 +29,8 @@ struct LyingGuestTests {
     #expect(refused.status == 1 && refused.error.contains("liar"), "\(refused.status) \(refused.error)")
     #expect(try host.sfctl("fork", "liar", "-n", "1").status != 0)
     try host.withFork(clones: 1) { fork in
-      #expect(try host.inside(fork.clones[0].name, "echo", "here") == "here\n")
+      let said = try host.inside(fork.clones[0].name, "echo", "here")
+      #expect(said == "here\n")
     }
     #expect(told().count == before + 1, "\(told())")
     #expect(host.pid(of: "sfd") == daemon)

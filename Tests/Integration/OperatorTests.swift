@@ -125,7 +125,7 @@ struct OperatorTests {
   private static let refusals: [(command: String, status: Int32, word: String)] = [
     ("vm start dev", 4, "dev"),
     ("vm start other --image no-such-image", 1, "no-such-image"),
-    ("vm start other --memory 16M", 1, "memory"),
+    ("vm start other --memory 16M", 2, "memory"),
     ("vm start other --memory 4000G", 4, "memory"),
     ("vm start other --memory banana", 2, "banana"),
     ("vm start ../x", 2, "../x"),
