@@ -97,7 +97,9 @@ public struct Daemon: Sendable {
     }
     memtap.stop()
     try? GuestMemoryMount.unmount(configuration.memtap.memory, in: outerMounts)
-    for directory in [configuration.memtap.shimDirectory, configuration.runDirectory + "/vm"] { rmdir(directory) }
+    for directory in [configuration.memtap.shimDirectory, configuration.runDirectory + "/vm"] {
+      rmdir(directory)
+    }
   }
 
   private func serve(_ memtap: MemtapSupervisor, _ log: Logger) async throws {

@@ -27,18 +27,34 @@ extension ForkService {
   ) async throws -> Outcome {
     let ticket = try await claim(id)
     var log = PhaseLog()
-    let snapshot: SnapshotRecord
+    let point: ForkPoint
     do {
-      snapshot = try await freezePoint(
+      point = try await freezePoint(
         of: ticket.parent, id: "s-" + Self.randomHex(8), kept: false, checkpointRequest: 0, log: &log)
     } catch {
       tickets[id]?.record.state = .granted
       await saveTicket(id)
       throw ForkError.wrap("cannot fork \(ticket.parent)", error)
     }
-    tickets[id]?.record.snapshot = snapshot.id
+    tickets[id]?.record.snapshot = point.snapshot.id
     forked()
-    return try await cloneOnto(snapshot, ticket: id, request: cloneRequest, log: log, report: report)
+    // Clones on this host need not wait for what others would be made of: its device state is at hand.
+    let times = log
+    async let described = describe(point, times)
+    var outcome = try await cloneOnto(
+      point.snapshot, deviceState: point.deviceState, ticket: id, request: cloneRequest, log: times,
+      report: report)
+    do {
+      let entry = try await described
+      outcome.phases.insert(
+        entry, at: outcome.phases.firstIndex { $0.phase == .activate } ?? outcome.phases.endIndex)
+      outcome.snapshot.descriptorBytes =
+        snapshots[point.snapshot.id]?.descriptorBytes ?? outcome.snapshot.descriptorBytes
+    } catch {
+      self.log.error("the descriptor of \(point.snapshot.id) was not written: \(error)")
+    }
+    remember(outcome)
+    return outcome
   }
 
   /// Takes a granted ticket for cloning: only one can.
@@ -54,11 +70,18 @@ extension ForkService {
 
   // MARK: arm → prepare → freeze → descriptor
 
-  /// Makes a fork point of a running VM. On return its descriptor is on disk and the VM runs on. On failure the VM
-  /// runs on and nothing is left.
+  /// A VM's state at one instant, before it is written down.
+  struct ForkPoint: Sendable {
+    var snapshot: SnapshotRecord
+    var deviceState: OwnedDescriptor
+    var layout: SnapshotLayout
+  }
+
+  /// Makes a fork point of a running VM, which runs on when this returns. On failure it runs on as well, and nothing
+  /// is left.
   func freezePoint(
     of name: String, id: String, kept: Bool, checkpointRequest: UInt32, log: inout PhaseLog
-  ) async throws -> SnapshotRecord {
+  ) async throws -> ForkPoint {
     if !turns.take(name) {
       await withCheckedContinuation { turns.wait(name, $0) }
     }
@@ -86,27 +109,38 @@ extension ForkService {
       log.end()
       session.resume(epoch: UInt64(parent.epoch))
       guard let layout else { throw ForkError(.failed, "cannot fork \(name): no fork point was made.") }
-
-      log.begin(.descriptor)
-      var record = SnapshotRecord(
+      let record = SnapshotRecord(
         id: id, parent: name, kept: kept, image: parent.image, memoryBytes: parent.memoryBytes,
         vcpus: parent.vcpus, commandLine: parent.commandLine, descriptorBytes: 0,
         pauseMicroseconds: Int64(times.pauseMicroseconds), createdUnix: Self.unixNow(),
         checkpointRequest: Int64(checkpointRequest))
-      record.descriptorBytes = Int64(
-        try await writeDescriptor(record, deviceState: deviceState, layout: layout))
       snapshots[id] = record
-      await persist("snapshot \(id)") { [record] in try await self.store.save(record) }
-      log.end()
-      return record
+      return ForkPoint(
+        snapshot: record, deviceState: try AnonymousFile.reopened(deviceState), layout: layout)
     } catch {
       session.resume(epoch: UInt64(parent.epoch))
-      snapshots[id] = nil
       try? await memtap.run { try $0.disarm(vm: name) }
-      try? await memtap.run { try $0.drop(snapshot: id) }
-      try? FileManager.default.removeItem(atPath: configuration.snapshotDirectory(id))
+      await forgetSnapshot(id)
       throw ForkError.wrap("cannot fork \(name)", error)
     }
+  }
+
+  /// Writes the descriptor and records the snapshot. Answers when it began and ended.
+  func describe(_ point: ForkPoint, _ log: PhaseLog) async throws -> PhaseLog.Entry {
+    let id = point.snapshot.id
+    let begin = log.elapsedMicroseconds
+    let bytes = try await writeDescriptor(
+      point.snapshot, deviceState: point.deviceState, layout: point.layout)
+    guard snapshots[id] != nil else {
+      // Its clones have come and gone meanwhile.
+      try? FileManager.default.removeItem(atPath: configuration.snapshotDirectory(id))
+      throw CancellationError()
+    }
+    snapshots[id]?.descriptorBytes = Int64(bytes)
+    if let record = snapshots[id] {
+      await persist("snapshot \(id)") { try await self.store.save(record) }
+    }
+    return .init(phase: .descriptor, beginMicroseconds: begin, endMicroseconds: log.elapsedMicroseconds)
   }
 
   private func writeDescriptor(
@@ -133,23 +167,14 @@ extension ForkService {
 
   // MARK: activate → ready
 
-  /// Clones a snapshot into the ticket's slots. The descriptor is read and verified first: with one that is broken
-  /// or of another machine nothing is started.
+  /// Clones a snapshot into the ticket's slots.
   func cloneOnto(
-    _ snapshot: SnapshotRecord, ticket id: String, request: UInt32, log: PhaseLog, report: Report
+    _ snapshot: SnapshotRecord, deviceState: OwnedDescriptor, ticket id: String, request: UInt32,
+    log: PhaseLog,
+    report: Report
   ) async throws -> Outcome {
     var log = log
     let names = machines(of: id).map(\.name)
-    let deviceState: OwnedDescriptor
-    do {
-      deviceState = try await readDescriptor(snapshot)
-    } catch {
-      for name in names { await endClone(name, .lost, reason: "\(error)") }
-      tickets[id]?.record.state = .cloned
-      await saveTicket(id)
-      await removeUnusedSnapshots()
-      throw ForkError.wrap("cannot clone \(snapshot.id)", error)
-    }
     for name in names {
       guests[name]?.record.snapshot = snapshot.id
       guests[name]?.record.state = .activating
@@ -181,15 +206,13 @@ extension ForkService {
     guard let ticket = tickets[id] else {
       throw ForkError(.failed, "cannot fork \(snapshot.parent): its ticket was ended meanwhile. Ask again.")
     }
-    let outcome = Outcome(
+    return Outcome(
       ticket: ticket.record, snapshot: snapshots[snapshot.id] ?? snapshot, clones: machines(of: id),
       forkMicroseconds: forkMicroseconds, phases: log.entries, log: log)
-    remember(outcome)
-    return outcome
   }
 
   /// The device state of a verified descriptor, as a file for QEMU.
-  private func readDescriptor(_ snapshot: SnapshotRecord) async throws -> OwnedDescriptor {
+  func readDescriptor(_ snapshot: SnapshotRecord) async throws -> OwnedDescriptor {
     if let lost = snapshots[snapshot.id]?.lost {
       throw ForkError(.refused, "cannot clone \(snapshot.id): \(lost). Make another snapshot.")
     }

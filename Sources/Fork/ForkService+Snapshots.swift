@@ -1,4 +1,5 @@
 import Foundation
+import LinuxSystem
 import Memtap
 
 extension ForkService {
@@ -15,9 +16,16 @@ extension ForkService {
         )
       }
     }
-    return try await freezePoint(
+    let point = try await freezePoint(
       of: name, id: id ?? "s-" + Self.randomHex(8), kept: true, checkpointRequest: checkpointRequest,
       log: &log)
+    do {
+      _ = try await describe(point, log)
+    } catch {
+      await forgetSnapshot(point.snapshot.id)
+      throw ForkError.wrap("cannot make a snapshot of \(name)", error)
+    }
+    return snapshots[point.snapshot.id] ?? point.snapshot
   }
 
   func createOperatorSnapshot(of name: String, id: String) async throws -> SnapshotView {
@@ -51,7 +59,12 @@ extension ForkService {
       commandLine: record.commandLine)
     let ticket = try await requestTicket(
       of: source, count: count, hierarchical: false, owner: .operatorCommand, report: report)
-    return try await clone(snapshot: record, ticket: ticket.id, report: report)
+    do {
+      return try await clone(snapshot: record, ticket: ticket.id, report: report)
+    } catch {
+      await removeUnusedTicket(ticket.id)
+      throw error
+    }
   }
 
   /// Clones a kept snapshot with a ticket that was granted before.
@@ -67,8 +80,19 @@ extension ForkService {
       )
     }
     tickets[id]?.record.snapshot = snapshot.id
-    return try await cloneOnto(
-      snapshot, ticket: id, request: UInt32(snapshot.checkpointRequest), log: PhaseLog(), report: report)
+    let deviceState: OwnedDescriptor
+    do {
+      deviceState = try await readDescriptor(snapshot)
+    } catch {
+      tickets[id]?.record.state = .granted
+      throw ForkError.wrap("cannot clone \(snapshot.id)", error)
+    }
+    let outcome = try await cloneOnto(
+      snapshot, deviceState: deviceState, ticket: id, request: UInt32(snapshot.checkpointRequest),
+      log: PhaseLog(),
+      report: report)
+    remember(outcome)
+    return outcome
   }
 
   /// Removes a kept snapshot. Refused while clones of it live.
@@ -102,10 +126,16 @@ extension ForkService {
     let inProgress = Set(tickets.values.filter { $0.record.state == .cloning }.compactMap(\.record.snapshot))
     for (id, record) in snapshots where !record.kept && !inProgress.contains(id) {
       guard liveClones(of: id).isEmpty, !turns.isTaken(record.parent) else { continue }
-      snapshots[id] = nil
-      try? FileManager.default.removeItem(atPath: configuration.snapshotDirectory(id))
-      await persist("the end of snapshot \(id)") { try await self.store.delete(snapshot: id) }
+      await forgetSnapshot(id)
     }
+  }
+
+  /// Takes away whatever there is of a snapshot but its pages, which the pager keeps as long as they are used.
+  func forgetSnapshot(_ id: String) async {
+    snapshots[id] = nil
+    await release(id)
+    try? FileManager.default.removeItem(atPath: configuration.snapshotDirectory(id))
+    await persist("the end of snapshot \(id)") { try await self.store.delete(snapshot: id) }
   }
 
   /// Copies what clones of this VM still lack, before it ends in an orderly way.

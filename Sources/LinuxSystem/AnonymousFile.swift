@@ -15,12 +15,18 @@ public enum AnonymousFile {
     return file
   }
 
-  /// All of it, from its beginning, wherever the descriptor stands.
+  /// All of it, from its beginning. Leaves the descriptor where it stands.
   public static func contents(_ file: OwnedDescriptor) throws -> [UInt8] {
-    let size = try systemCall("lseek") { lseek(file.raw, 0, SEEK_END) }
-    try systemCall("lseek") { lseek(file.raw, 0, SEEK_SET) }
+    let again = try reopened(file)
+    let size = try systemCall("lseek") { lseek(again.raw, 0, SEEK_END) }
+    try systemCall("lseek") { lseek(again.raw, 0, SEEK_SET) }
     var bytes = [UInt8](repeating: 0, count: Int(size))
-    let whole = try bytes.withUnsafeMutableBytes { try file.readFully(into: $0) }
+    let whole = try bytes.withUnsafeMutableBytes { try again.readFully(into: $0) }
     return whole ? bytes : []
+  }
+
+  /// The same file, standing at its beginning whatever others do with theirs.
+  public static func reopened(_ file: OwnedDescriptor) throws -> OwnedDescriptor {
+    try OwnedDescriptor.open("/proc/self/fd/\(file.raw)", O_RDWR)
   }
 }

@@ -39,6 +39,10 @@ extension Pager {
       region.shared.withLock { $0.thread = snapshot.thread }
       region.base = snapshot
       snapshot.clones.append(region)
+      if !snapshot.hasWorkingSet {
+        snapshot.hasWorkingSet = true
+        snapshot.thread.post { snapshot.thread.bringWorkingSet(into: snapshot) }
+      }
       return true
     }
   }

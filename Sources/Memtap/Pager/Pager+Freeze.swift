@@ -183,6 +183,7 @@ extension Pager {
     region.arming = nil
     region.thread.snapshots.append(staged)
     directory.withLock { $0.snapshots[id] = staged }
+    region.workingSet.prepare(pageCount: region.pageCount, window: region.thread.tuning.fetchWindow)
     return staged
   }
 

@@ -15,6 +15,7 @@ extension PagerThread {
         fail(page, of: region, error)
         return
       }
+      recordDemand(page, of: snapshot)
       region.counters.pagesFetched += 1
       snapshot.counters.pagesFetched += 1
     }

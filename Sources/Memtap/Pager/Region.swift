@@ -39,6 +39,8 @@ final class Region: @unchecked Sendable {
   var snapshots: [Snapshot] = []
   var newest: Snapshot? { snapshots.last }
   var arming: Arming?
+  /// What clones of it asked for first.
+  var workingSet = WorkingSet()
   /// QEMU has ended.
   var isGone = false
   /// Why it must be ended: a fault of it waits that can not be served rightly.

@@ -26,6 +26,8 @@ final class Snapshot: @unchecked Sendable {
   var newer: Snapshot?
   /// VMs whose RAM is mapped on the cache.
   var clones: [Region] = []
+  /// What its origin's earlier clones asked for is being brought in.
+  var hasWorkingSet = false
   /// Nobody will clone it any more.
   var isDropped: Bool {
     get { states.isDropped }

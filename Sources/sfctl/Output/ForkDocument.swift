@@ -78,8 +78,10 @@ struct ForkDocument: Encodable {
   func requireAllRunning() throws {
     let dead = clones.filter { $0.state == "lost" }
     guard let first = dead.first else { return }
+    let others =
+      dead.count == clones.count
+      ? "See the daemon's log." : "The others run; “sfctl kill \(ticket)” ends them."
     throw Failure(
-      "\(dead.count) of \(clones.count) clones were lost: \(first.name): \(first.reason). "
-        + "The others run; “sfctl kill \(ticket)” ends them.")
+      "\(dead.count) of \(clones.count) clones were lost: \(first.name): \(first.reason). \(others)")
   }
 }

@@ -1,0 +1,53 @@
+import GuestMemory
+
+/// The windows of pages that the clones of an origin asked for first, in their order: what its next clones will ask
+/// for as well. docs/paging.md, "Who does what on a fault".
+struct WorkingSet {
+  /// 512 windows of 8 pages are 16 MiB, some 5 ms to bring in.
+  private static let limit = 512
+
+  private(set) var windows: [Int] = []
+  private var isRecorded: [Bool] = []
+
+  /// Makes room, so that recording does not allocate.
+  mutating func prepare(pageCount: Int, window: Int) {
+    guard isRecorded.isEmpty else { return }
+    windows.reserveCapacity(Self.limit)
+    isRecorded = [Bool](repeating: false, count: (pageCount + window - 1) / window)
+  }
+
+  @inline(__always)
+  mutating func record(window: Int) {
+    guard windows.count < Self.limit, window < isRecorded.count, !isRecorded[window] else { return }
+    isRecorded[window] = true
+    windows.append(window)
+  }
+}
+
+extension PagerThread {
+  /// A clone asked for a page that was not in the cache.
+  @inline(__always)
+  func recordDemand(_ page: PageIndex, of snapshot: Snapshot) {
+    snapshot.origin?.workingSet.record(window: page / tuning.fetchWindow)
+  }
+
+  /// Brings the working set of the origin's earlier clones into its new snapshot, a few windows at a time: faults are
+  /// served in between. What can not be had now will be asked for if it is needed.
+  func bringWorkingSet(into snapshot: Snapshot, from first: Int = 0) {
+    guard let origin = snapshot.origin, !snapshot.isLost, !origin.isGone else { return }
+    let windows = origin.workingSet.windows
+    let end = min(first + 8, windows.count)
+    guard first < end else { return }
+    let before = snapshot.resolvedCount
+    for window in windows[first..<end] {
+      let page = window * tuning.fetchWindow
+      do throws(PageTrouble) {
+        try resolve(.window(around: page, size: tuning.fetchWindow, end: snapshot.pageCount), of: snapshot)
+      } catch {
+        return
+      }
+    }
+    snapshot.counters.pagesPrefetched += UInt64(snapshot.resolvedCount - before)
+    post { self.bringWorkingSet(into: snapshot, from: end) }
+  }
+}
