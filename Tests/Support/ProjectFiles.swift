@@ -36,7 +36,7 @@ public enum ProjectFiles {
       root + "/Tests/Integration/guest/build", [testImageDirectory], scratch: NSTemporaryDirectory()
     ).wait(seconds: 300)
     guard outcome.status == 0 else {
-      throw Command.TookTooLong(description: "Tests/Integration/guest/build: \(outcome.error)")
+      throw Command.Failed(description: "Tests/Integration/guest/build: \(outcome.error)")
     }
   }
 }
