@@ -22,17 +22,23 @@ extension LibvirtHypervisor {
     try domain.command(
       #"{"execute":"getfd","arguments":{"fdname":"snowfork"}}"#, descriptor: ownOffset.raw,
       operation: operation)
-    try domain.command(
-      #"{"execute":"migrate-incoming","arguments":{"uri":"fd:snowfork"}}"#, operation: operation)
-    try awaitLoaded(domain, mailbox, operation: operation)
+    do {
+      try domain.command(
+        #"{"execute":"migrate-incoming","arguments":{"uri":"fd:snowfork"}}"#, operation: operation)
+    } catch {
+      // A QEMU that refuses the state ends itself, at times before it has answered.
+      try awaitLoaded(domain, mailbox, within: 2, operation: operation)
+      throw error
+    }
+    try awaitLoaded(domain, mailbox, within: Self.loadTimeoutSeconds, operation: operation)
     let total = DispatchTime.now().uptimeNanoseconds - began.uptimeNanoseconds
     return ActivateTimes(totalMicroseconds: total / 1000)
   }
 
   private func awaitLoaded(
-    _ domain: Domain, _ mailbox: MonitorMailbox, operation: String
+    _ domain: Domain, _ mailbox: MonitorMailbox, within seconds: Int, operation: String
   ) throws(HypervisorError) {
-    let deadline = DispatchTime.now() + .seconds(Self.loadTimeoutSeconds)
+    let deadline = DispatchTime.now() + .seconds(seconds)
     var hasFailed = false
     while let event = mailbox.next(before: deadline) {
       switch event.kind {
@@ -50,7 +56,7 @@ extension LibvirtHypervisor {
     }
     throw HypervisorError(
       .timedOut, operation: operation, machine: domain.name,
-      cause: "it did not run within \(Self.loadTimeoutSeconds) s of getting its device state")
+      cause: "it did not run within \(seconds) s of getting its device state")
   }
 
   /// The same file at the same offset, with an offset of its own: clones are activated side by side.

@@ -99,6 +99,7 @@ public final class LibvirtHypervisor: Hypervisor {
     }
     guard let pointer = virDomainLookupByName(connection.pointer, name) else { return }
     let domain = Domain(taking: pointer)
+    killNow(name)
     guard virDomainDestroy(domain.pointer) != 0 else { return }
     let error = HypervisorError.last("destroying", machine: name)
     // It may have ended by itself in the meantime.
@@ -133,6 +134,12 @@ public final class LibvirtHypervisor: Hypervisor {
   }
 
   /// From the file in which libvirt keeps it; 0 if there is none.
+  /// libvirt asks with SIGTERM first and waits 10 s, which a QEMU whose virtual CPU waits in a page fault does not heed.
+  private func killNow(_ name: String) {
+    let pid = processID(of: name)
+    if pid > 0, ProcessFiles.firstLine("/proc/\(pid)/comm").hasPrefix("qemu") { kill(pid, SIGKILL) }
+  }
+
   func processID(of name: String) -> pid_t {
     pid_t(ProcessFiles.firstLine("\(runDirectory)/\(name).pid")) ?? 0
   }
