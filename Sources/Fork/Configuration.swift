@@ -33,21 +33,20 @@ public struct Configuration: Sendable {
   public static func fromEnvironment() -> Configuration {
     let environment = ProcessInfo.processInfo.environment
     let own = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? "/usr/bin/sfd"
+    let paths = RuntimePaths.fromEnvironment(environment)
     return Configuration(
-      runDirectory: environment["SNOWFORK_RUN"] ?? "/run/snowfork",
-      stateDirectory: environment["SNOWFORK_STATE"] ?? "/var/lib/snowfork",
+      runDirectory: paths.run, stateDirectory: paths.state,
       libvirtURI: environment["SNOWFORK_LIBVIRT_URI"] ?? "",
       hostName: environment["SNOWFORK_HOST"] ?? ProcessInfo.processInfo.hostName,
       logLevel: environment["SNOWFORK_LOG"],
       programDirectory: (own as NSString).deletingLastPathComponent)
   }
 
-  public var socketPath: String { runDirectory + "/sfd.sock" }
-  public var lockPath: String { runDirectory + "/sfd.lock" }
+  /// Where sfctl looks for us.
+  public var paths: RuntimePaths { RuntimePaths(run: runDirectory, state: stateDirectory) }
   /// The pager's sockets, and the tmpfs of guest RAM and page caches.
   public var memtap: MemtapPaths { MemtapPaths(run: runDirectory) }
   public var databasePath: String { stateDirectory + "/snowfork.db" }
-  public var imagesDirectory: String { stateDirectory + "/images" }
   public var libvirtRoot: String { stateDirectory + "/libvirt" }
 
   public func agentSocketPath(_ vm: String) -> String { runDirectory + "/vm/\(vm)/agent.sock" }

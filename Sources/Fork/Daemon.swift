@@ -9,7 +9,7 @@ import Wire
 
 /// sfd: one on a host. Made in `main` before any other thread, then run to its end.
 public struct Daemon: Sendable {
-  public static let version = "0.1.0"
+  public static let version = snowforkVersion
 
   private let configuration: Configuration
   private let accelerator: AcceleratorChoice
@@ -35,7 +35,7 @@ public struct Daemon: Sendable {
     for directory in [
       configuration.memtap.ram, configuration.memtap.cache, configuration.runDirectory + "/vm",
       configuration.memtap.shimDirectory, configuration.stateDirectory + "/console",
-      configuration.stateDirectory + "/snapshots", configuration.imagesDirectory,
+      configuration.stateDirectory + "/snapshots", configuration.paths.images,
     ] {
       try Self.makeDirectory(directory, mode: directory == configuration.memtap.ram ? 0o755 : 0o711)
     }
@@ -48,11 +48,11 @@ public struct Daemon: Sendable {
 
   /// Nobody listens any more: whoever holds the lock is cleaning up.
   private static func isEnding(_ configuration: Configuration) -> Bool {
-    (try? UnixSocket.connect(path: configuration.socketPath)) == nil
+    (try? UnixSocket.connect(path: configuration.paths.socket)) == nil
   }
 
   private static func takeLock(_ configuration: Configuration) throws -> OwnedDescriptor {
-    let file = try OwnedDescriptor.open(configuration.lockPath, O_RDWR | O_CREAT, mode: 0o600)
+    let file = try OwnedDescriptor.open(configuration.paths.daemonLock, O_RDWR | O_CREAT, mode: 0o600)
     // One that has just been told to end is waited for.
     var attempts = 1000
     while flock(file.raw, LOCK_EX | LOCK_NB) != 0 {
@@ -120,15 +120,15 @@ public struct Daemon: Sendable {
     }
     defer { for source in signals { source.cancel() } }
 
-    unlink(configuration.socketPath)
+    unlink(configuration.paths.socket)
     let server = GRPCServer(
       transport: .http2NIOPosix(
-        address: .unixDomainSocket(path: configuration.socketPath), transportSecurity: .plaintext),
+        address: .unixDomainSocket(path: configuration.paths.socket), transportSecurity: .plaintext),
       services: [
         SnowforkAPI(service: service, version: Self.version) { _ in stopContinuation.yield() }
       ])
     // Who may speak to the daemon may do anything here.
-    Task { if try await server.listeningAddress != nil { chmod(configuration.socketPath, 0o600) } }
+    Task { if try await server.listeningAddress != nil { chmod(configuration.paths.socket, 0o600) } }
     try await withThrowingTaskGroup(of: Void.self) { group in
       group.addTask { try await server.serve() }
       group.addTask { for await event in hypervisor.events { await service.handle(event) } }
@@ -141,7 +141,7 @@ public struct Daemon: Sendable {
       group.cancelAll()
     }
     log.info("ending")
-    unlink(configuration.socketPath)
+    unlink(configuration.paths.socket)
   }
 
   private static func onSignal(_ number: CInt, _ body: @escaping @Sendable () -> Void)
