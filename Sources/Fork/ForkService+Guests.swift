@@ -69,11 +69,23 @@ extension ForkService {
         }
         if !told { session.answer(request, .cloned(vmid: 0, granted: granted)) }
       case .checkpoint:
+        if let made = snapshots.values.first(where: {
+          $0.parent == vm && $0.checkpointRequest == Int64(request)
+        }),
+          isRepeated(vm)
+        {
+          session.answer(request, .checkpointed(snapshot: made.id))
+          return
+        }
         var log = PhaseLog()
         let snapshot = try await createSnapshot(of: vm, id: nil, checkpointRequest: request, log: &log)
         session.answer(request, .checkpointed(snapshot: snapshot.id))
       case .createClones(let snapshotID, let id):
-        _ = try ownTicket(id, vm)
+        let ticket = try ownTicket(id, vm)
+        if ticket.state == .cloned, isRepeated(vm) {
+          session.answer(request, .done)
+          return
+        }
         guard let snapshot = snapshots[snapshotID], snapshot.parent == vm else {
           throw GuestFault.errno(ENOENT, "there is no checkpoint \(snapshotID)")
         }
