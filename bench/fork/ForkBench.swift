@@ -9,18 +9,18 @@ struct ForkBench {
   func run() throws {
     try measure(.small, clones: quick ? [1, 8] : [1, 4, 8, 16, 32], repetitions: quick ? 2 : 7)
     try measure(.medium, clones: [1, 8], repetitions: quick ? 2 : 5)
-    try measureBusy(.medium, repetitions: quick ? 2 : 5)
     if !quick { try measure(.large, clones: [1, 8], repetitions: 5) }
   }
 
   /// A parent that writes all the time, to all of its memory in use: what it writes between arming and freezing
   /// has to be protected again within the pause.
-  private func measureBusy(_ size: GuestSize, repetitions: Int) throws {
+  func runBusy() throws {
+    let size = GuestSize.medium
     say("fork of a busy parent: \(size.name)")
     try snowfork.start("dev", GuestSize(ramMib: size.ramMib, inUseMib: 0))
     _ = try snowfork.execute(on: "dev", ["sf-load", "churn", "\(size.inUseMib)"])
     var forks: [Snowfork.Fork] = []
-    for _ in 0..<repetitions {
+    for _ in 0..<(quick ? 2 : 5) {
       let fork = try snowfork.fork("dev", clones: 1)
       forks.append(fork)
       try snowfork.kill(fork.ticket)

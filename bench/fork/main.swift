@@ -1,4 +1,4 @@
-// bench-fork --image DIR --programs DIR [--quick] [--only fork|memory|slowdown|peers]
+// bench-fork --image DIR --programs DIR [--quick] [--only fork|busy|memory|slowdown|peers]
 // Started by bench/fork/run, which makes the image. JSON lines on stdout; progress and the table on stderr.
 import Foundation
 import Glibc
@@ -17,25 +17,37 @@ let quick = CommandLine.arguments.contains("--quick")
 let only = value(of: "--only")
 ignoreBrokenPipes()
 
-func measure(in workspace: Workspace) throws {
+/// Measures everything wanted; a part that fails is told of and leaves the others to be measured. Returns how many did.
+func measure(in workspace: Workspace) throws -> Int {
   let recorder = Recorder()
   let snowfork = try Snowfork(programs: programs, image: imageDirectory, in: workspace)
-  func wants(_ part: String) -> Bool { only == nil || only == part }
-  if wants("fork") { try ForkBench(snowfork: snowfork, recorder: recorder, quick: quick).run() }
-  if wants("memory") { try MemoryBench(snowfork: snowfork, recorder: recorder, quick: quick).run() }
-  if wants("slowdown") { try SlowdownBench(snowfork: snowfork, recorder: recorder, quick: quick).run() }
-  if wants("peers") {
-    let image = try GuestImage(directory: imageDirectory)
-    for size in quick ? [GuestSize.small, .medium] : [.small, .medium, .large] {
-      let repetitions = quick ? 1 : size == .small ? 5 : 3
-      try QEMUPeer(image: image, recorder: recorder, workspace: workspace).run(size, repetitions: repetitions)
-      try LibvirtPeer(image: image, recorder: recorder, workspace: workspace).run(
-        size, repetitions: repetitions)
+  let image = try GuestImage(directory: imageDirectory)
+  var failures = 0
+  func part(_ name: String, _ measure: () throws -> Void) {
+    guard only == nil || only == name else { return }
+    do { try measure() } catch {
+      say("bench-fork: \(name): \(error)")
+      failures += 1
+      try? snowfork.destroy("dev")
     }
   }
+  let forks = ForkBench(snowfork: snowfork, recorder: recorder, quick: quick)
+  part("fork") { try forks.run() }
+  part("busy") { try forks.runBusy() }
+  part("memory") { try MemoryBench(snowfork: snowfork, recorder: recorder, quick: quick).run() }
+  part("slowdown") { try SlowdownBench(snowfork: snowfork, recorder: recorder, quick: quick).run() }
+  for size in quick ? [GuestSize.small, .medium] : [.small, .medium, .large] {
+    let repetitions = quick ? 1 : size == .small ? 5 : 3
+    let qemu = QEMUPeer(image: image, recorder: recorder, workspace: workspace)
+    let libvirt = LibvirtPeer(image: image, recorder: recorder, workspace: workspace)
+    part("peers") { try qemu.run(size, repetitions: repetitions) }
+    part("peers") { try libvirt.run(size, repetitions: repetitions) }
+  }
   Summary(recorder: recorder).show()
+  return failures
 }
 
+var failedParts = 0
 do {
   let workspace = try Workspace()
   let signals = workspace.closeOnSignals()
@@ -43,8 +55,9 @@ do {
     workspace.close()
     signals.forEach { $0.cancel() }
   }
-  try measure(in: workspace)
+  failedParts = try measure(in: workspace)
 } catch {
   say("bench-fork: \(error)")
   exit(1)
 }
+exit(failedParts == 0 ? 0 : 1)
