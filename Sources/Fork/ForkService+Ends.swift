@@ -74,6 +74,10 @@ extension ForkService {
   }
 
   private func endDescendants(of name: String, because reason: String) async {
+    // The checkpoints of its programs are nobody's any more; those that the operator made stay.
+    for (id, snapshot) in snapshots where snapshot.parent == name && snapshot.checkpointRequest != 0 {
+      snapshots[id]?.kept = false
+    }
     for (id, ticket) in tickets where ticket.record.parent == name {
       switch (ticket.record.owner, ticket.record.state) {
       case (_, .granting), (_, .granted): await removeTicket(id)
