@@ -19,12 +19,8 @@ struct APITests {
 
   /// A checkpoint is kept for as long as somebody may clone it: until it is removed.
   private func removeCheckpoints() throws {
-    struct List: Decodable {
-      struct Snapshot: Decodable { var snapshot: String }
-      var snapshots: [Snapshot]
-    }
-    for kept in try host.document("snapshot", "ls", as: List.self).snapshots {
-      #expect(try host.sfctl("snapshot", "rm", kept.snapshot).status == 0)
+    for kept in try host.snapshots() {
+      #expect(try host.sfctl("snapshot", "rm", kept).status == 0)
     }
   }
 

@@ -48,9 +48,14 @@ struct FailureTests {
     try killDaemon()
     let adopted = try host.vms().filter { $0.role == "clone" && $0.state == "running" }
     #expect(adopted.map(\.pid) == clones.map(\.pid))
-    for clone in clones { try host.inside(clone.name, "touch", "/tmp/go") }
+    for clone in clones { try letGo(clone) }
     let said = try saidInTheEnd("dev", "2 exited 20 went")
     #expect(said.contains("1 exited 10 went\n2 exited 20 went"), "\(said)\n\(host.daemonLog.suffix(3000))")
+  }
+
+  /// Lets sf-wait in the clone end, a moment after the command that tells it so.
+  private func letGo(_ clone: VMDocument) throws {
+    try host.inside(clone.name, "sh", "-c", "(sleep 0.3; touch /tmp/go) </dev/null >/dev/null 2>&1 &")
   }
 
   /// What sf-wait has written, once that contains `text`, or after a while.
@@ -81,6 +86,44 @@ struct FailureTests {
     }
   }
 
+  @Test(
+    "The daemon is killed in the middle of a fork: no half-made clone is left, and the parent forks again")
+  func daemonWhileForking() throws {
+    for _ in 0..<4 {
+      let fork = try host.start(["fork", "dev", "-n", "3", "--json"])
+      usleep(UInt32.random(in: 0...500_000))
+      try killDaemon()
+      let outcome = try fork.wait()
+      #expect(outcome.status == 0 || !outcome.error.isEmpty)
+
+      let clones = try host.vms().filter { $0.role == "clone" }
+      #expect(clones.allSatisfy { $0.state == "running" }, "\(clones)")
+      for clone in clones { #expect(try host.inside(clone.name, "hostname") == clone.name + "\n") }
+      for ticket in try host.tickets() {
+        #expect(try host.sfctl("kill", ticket).status == 0)
+        #expect(try host.sfctl("join", ticket).status == 0)
+      }
+      #expect(try host.vms().map(\.name) == ["dev"])
+    }
+    let lines = try host.lines(inside: "dev", "sf-pattern 8 2")
+    #expect(lines == (1...2).map { "\($0) exited 0 wrong 0 own 0" } + ["parent wrong 0"])
+  }
+
+  @Test("Daemon and pager are killed together: the clones go on when both are back")
+  func daemonAndPager() throws {
+    try host.inside("dev", "sh", "-c", "sf-pattern 32 2 1 0 4000 </dev/null >/tmp/wait.out 2>&1 &")
+    #expect(
+      try eventually { try host.vms().filter { $0.role == "clone" && $0.state == "running" }.count == 2 })
+    let pager = try #require(host.pid(of: "sf-memtap"))
+    let daemon = try #require(host.pid(of: "sfd"))
+    kill(daemon, SIGKILL)
+    kill(pager, SIGKILL)
+    let said = try saidInTheEnd("dev", "parent")
+    #expect(
+      said == "1 exited 0 wrong 0 own 0\n2 exited 0 wrong 0 own 0\nparent wrong 0\n",
+      "\(host.daemonLog.suffix(2000))")
+  }
+
   /// Kills sfd; the next sfctl starts another.
   private func killDaemon() throws {
     let daemon = try #require(host.pid(of: "sfd"))
@@ -95,7 +138,7 @@ struct FailureTests {
     let clones = try host.vms().filter { $0.role == "clone" }.sorted { $0.vmid < $1.vmid }
     try #require(clones.count == 3)
     kill(clones[1].pid, SIGKILL)
-    for clone in [clones[0], clones[2]] { try host.inside(clone.name, "touch", "/tmp/go") }
+    for clone in [clones[0], clones[2]] { try letGo(clone) }
     let ends = try program.wait().lines.suffix(3)
     #expect(ends.first == "1 exited 10 went" && ends.last == "3 exited 30 went", "\(ends)")
     let lost = try #require(ends.dropFirst().first)

@@ -33,10 +33,45 @@ struct OperatorTests {
     }
   }
 
+  @Test("fork of a clone: a family tree by name, each with its own memory")
+  func forkOfAClone() throws {
+    try host.withFork(clones: 2) { first in
+      let mother = first.clones[1].name
+      try host.inside(mother, "sh", "-c", "echo mother >/tmp/who")
+      try host.withFork(of: mother, clones: 2) { second in
+        #expect(second.parent == mother)
+        #expect(second.clones.allSatisfy { $0.name.hasPrefix(mother + ".") && $0.state == "running" })
+        try host.inside(mother, "sh", "-c", "echo later >/tmp/who")
+        for clone in second.clones {
+          let told = try host.inside(clone.name, "sh", "-c", "cat /tmp/who; hostname")
+          #expect(told == "mother\n\(clone.name)\n")
+        }
+      }
+    }
+    #expect(try host.sfctl("exec", "dev", "--", "test", "-e", "/tmp/who").status == 1)
+  }
+
+  @Test("daemon stop leaves VMs running; of several sfctl that find none, one starts the next")
+  func daemonStop() throws {
+    try host.withFork(clones: 1) { fork in
+      let before = try host.vms()
+      #expect(try host.sfctl("daemon", "stop").status == 0)
+      #expect(host.pid(of: "sfd") == nil)
+      let commands = try (1...5).map { _ in try host.start(["ps", "--json"]) }
+      for command in commands {
+        let outcome = try command.wait()
+        #expect(outcome.status == 0, "\(outcome.error)")
+      }
+      let after = try host.vms()
+      #expect(after.map(\.pid) == before.map(\.pid) && after.allSatisfy { $0.state == "running" })
+      let told = try host.inside(fork.clones[0].name, "hostname")
+      #expect(told == fork.clones[0].name + "\n")
+    }
+  }
+
   @Test("stats: every field of the contract, of a clone and of a ticket")
   func stats() throws {
     try host.withFork(clones: 2) { fork in
-      struct List: Decodable { var stats: [StatsDocument] }
       for target in [fork.clones[0].name, fork.ticket] {
         let outcome = try host.sfctl("stats", target, "--json")
         #expect(outcome.status == 0, "\(outcome.error)")

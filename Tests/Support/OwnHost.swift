@@ -34,8 +34,8 @@ public struct OwnHost: SuiteTrait, TestTrait, TestScoping {
 
   private func checkAfterTest(_ host: TestHost) throws {
     let clones = try host.vms().filter { $0.role != "parent" }.map(\.name)
-    let tickets = try host.document("ticket", "ls", as: TicketList.self).tickets.map(\.ticket)
-    let snapshots = try host.document("snapshot", "ls", as: SnapshotList.self).snapshots.map(\.snapshot)
+    let tickets = try host.tickets()
+    let snapshots = try host.snapshots()
     guard !(clones + tickets + snapshots).isEmpty else { return }
     Issue.record(
       "after the test there are still: \(clones + tickets + snapshots)\n\(host.daemonLog.suffix(3000))")
@@ -45,16 +45,6 @@ public struct OwnHost: SuiteTrait, TestTrait, TestScoping {
     }
     for clone in clones { _ = try host.sfctl("kill", clone) }
     for snapshot in snapshots { _ = try host.sfctl("snapshot", "rm", snapshot) }
-  }
-
-  private struct TicketList: Decodable {
-    struct Ticket: Decodable { var ticket: String }
-    var tickets: [Ticket]
-  }
-
-  private struct SnapshotList: Decodable {
-    struct Snapshot: Decodable { var snapshot: String }
-    var snapshots: [Snapshot]
   }
 }
 

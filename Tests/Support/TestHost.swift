@@ -71,6 +71,22 @@ public final class TestHost: Sendable {
 
   public func vm(_ name: String) throws -> VMDocument? { try vms().first { $0.name == name } }
 
+  public func tickets() throws -> [String] {
+    struct List: Decodable {
+      struct Ticket: Decodable { var ticket: String }
+      var tickets: [Ticket]
+    }
+    return try document("ticket", "ls", as: List.self).tickets.map(\.ticket)
+  }
+
+  public func snapshots() throws -> [String] {
+    struct List: Decodable {
+      struct Snapshot: Decodable { var snapshot: String }
+      var snapshots: [Snapshot]
+    }
+    return try document("snapshot", "ls", as: List.self).snapshots.map(\.snapshot)
+  }
+
   /// Runs a command in a guest. Its standard output; throws unless it ended well.
   @discardableResult
   public func inside(_ vm: String, _ command: String...) throws -> String {
