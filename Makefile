@@ -54,7 +54,7 @@ demo: build
 	@images/build mini $(SNOWFORK_STATE)/images/mini
 	@demo/run
 
-test: build images check
+test: check build images
 	swift test -c release --skip-build --no-parallel
 
 # swift-format comes with the toolchain; its configuration is .swift-format.

@@ -132,6 +132,30 @@ struct GuestChannelTests {
     _ = output
   }
 
+  @Test func `between prepare and resume nothing is sent`() throws {
+    let line = try Line()
+    let promise = line.channel.eventLoop.makePromise(of: GuestMessage.self)
+    line.handler.ask(.prepare, timeout: .seconds(3), promise: promise)
+    #expect(try line.channel.readOutbound(as: ByteBuffer.self) != nil)
+    let (output, continuation) = AsyncThrowingStream.makeStream(of: GuestCommand.Event.self)
+    let started = line.channel.eventLoop.makePromise(of: GuestMessage.self)
+    line.handler.start(
+      GuestCommand.State(continuation), arguments: ["true"], environment: [], promise: started)
+    #expect(try line.channel.readOutbound(as: ByteBuffer.self) == nil)
+
+    line.handler.resume(epoch: Self.epoch)
+    var decoder = FrameDecoder()
+    while let bytes = try line.channel.readOutbound(as: ByteBuffer.self) {
+      decoder.append(Array(buffer: bytes))
+    }
+    var sent: [GuestMessage] = []
+    while case .frame(let frame) = decoder.next() { sent.append(try GuestMessage(frame, receiver: .guest)) }
+    #expect(sent.first == .resume(epoch: Self.epoch))
+    #expect(sent.count == 2)
+    started.succeed(.done)
+    _ = output
+  }
+
   @Test func `a question is answered, fails with the guest's errno, or times out`() throws {
     let line = try Line()
     let loop = line.channel.embeddedEventLoop

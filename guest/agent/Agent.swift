@@ -104,6 +104,8 @@ final class Agent {
   }
 
   private func prepare(request: UInt32) {
+    // Were an earlier fork's end missed, the answer would be held back with all else.
+    goOn()
     do {
       try identity.prepare()
       port.send(.prepared(reason: nil), request: request)

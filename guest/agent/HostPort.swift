@@ -28,9 +28,11 @@ final class HostPort {
     _ = try loop.add(
       fd, EventLoop.readable | EventLoop.writable | EventLoop.edgeTriggered
     ) { [unowned self] events in
+      // First: a new host's data can be there before the kernel has noted that the port is open again, and its answer
+      // must then stay.
+      if events & EPOLLHUP.rawValue != 0 { hangUp() }
       flush()
       receive()
-      if events & EPOLLHUP.rawValue != 0 { hangUp() }
     }
   }
 

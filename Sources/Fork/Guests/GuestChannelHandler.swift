@@ -22,6 +22,9 @@ package final class GuestChannelHandler: ChannelInboundHandler {
   private var commands: [UInt32: GuestCommand.State] = [:]
   private var allowance = GuestChannelHandler.messageBurst
   private var allowanceTime: NIODeadline = .now()
+  /// Between `prepare` and `resume` nothing is sent: QEMU would put it into the guest's memory while its device state
+  /// is being saved, and a clone would have the one without the other.
+  private var held: [(message: GuestMessage, request: UInt32)]?
   private var context: ChannelHandlerContext?
   private var end: GuestError?
 
@@ -123,6 +126,23 @@ package final class GuestChannelHandler: ChannelInboundHandler {
   // MARK: out
 
   func send(_ message: GuestMessage, request: UInt32 = 0) {
+    if held != nil {
+      held?.append((message, request))
+    } else {
+      write(message, request: request)
+      if case .prepare = message { held = [] }
+    }
+  }
+
+  /// After a fork: the guest goes on, then with what was held back.
+  package func resume(epoch: UInt64) {
+    let waiting = held ?? []
+    held = nil
+    write(.resume(epoch: epoch), request: 0)
+    for (message, request) in waiting { write(message, request: request) }
+  }
+
+  private func write(_ message: GuestMessage, request: UInt32) {
     guard let context, end == nil else { return }
     do {
       let bytes = try Frame(message, epoch: epoch, request: request).encoded()

@@ -49,10 +49,20 @@ final class GuestSession: Sendable {
   {
     let hello = GuestMessage.hello(
       .init(session: session, epoch: epoch, hostTimeNanoseconds: hostTimeNanoseconds))
-    guard case .welcome(let welcome) = try await ask(hello, timeoutSeconds: timeoutSeconds) else {
-      throw GuestError.unexpected("no welcome")
+    let deadline = ContinuousClock.now + .seconds(timeoutSeconds)
+    // Said again: what came while the guest's kernel opened or closed the port may have been dropped there.
+    while true {
+      do {
+        guard case .welcome(let welcome) = try await ask(hello, timeoutSeconds: 5) else {
+          throw GuestError.unexpected("no welcome")
+        }
+        return welcome
+      } catch GuestError.timedOut where ContinuousClock.now < deadline {
+        continue
+      } catch GuestError.timedOut {
+        throw GuestError.timedOut(seconds: timeoutSeconds)
+      }
     }
-    return welcome
   }
 
   /// On return the agent holds back all it has to send, until `resume`.
@@ -63,7 +73,10 @@ final class GuestSession: Sendable {
     if let reason { throw GuestError.refused(errno: 0, reason) }
   }
 
-  func resume(epoch: UInt64) { send(.resume(epoch: epoch)) }
+  func resume(epoch: UInt64) {
+    let handler = handler
+    channel.eventLoop.execute { handler.value.resume(epoch: epoch) }
+  }
 
   /// On return the clone is itself: name, machine-id, clock, random numbers. Throws `.refused` if it could not.
   /// Answers how long its agent took, microseconds.
