@@ -44,7 +44,8 @@ static inline void join_into(sf_ticket ticket, char *text, size_t room) {
     int length = ends[i].how == SF_EXITED
                    ? snprintf(text + used, room - used, "%d exited %d %.*s\n", ends[i].vmid, ends[i].status,
                               (int)ends[i].result_length, (const char *)ends[i].result)
-                   : snprintf(text + used, room - used, "%d %s %s\n", ends[i].vmid, how_ended(&ends[i]), ends[i].reason);
+                   : snprintf(text + used, room - used, "%d %s %s\n", ends[i].vmid, how_ended(&ends[i]),
+                              ends[i].reason);
     used += (size_t)length;
   }
   sf_free_statuses(ends, count);
