@@ -23,8 +23,8 @@ static void describe(char *text, size_t room) {
   read_line("/etc/machine-id", machine, sizeof machine);
   read_line("/proc/sys/kernel/random/boot_id", boot, sizeof boot);
   snprintf(text, room, "vmid=%d hostname=%s machine=%s boot=%s time=%lld random=%016llx%016llx%016llx%016llx",
-           sf_vmid(), host, machine, boot, (long long)time(NULL), (unsigned long long)random[0], (unsigned long long)random[1],
-           (unsigned long long)random[2], (unsigned long long)random[3]);
+           sf_vmid(), host, machine, boot, (long long)time(NULL), (unsigned long long)random[0],
+           (unsigned long long)random[1], (unsigned long long)random[2], (unsigned long long)random[3]);
 }
 
 int main(int argc, char **argv) {
