@@ -91,12 +91,13 @@ extension ForkService {
     let deviceState = try AnonymousFile.create(name: "device-state")
     let memtapClient = memtap.client
 
-    log.begin(.arm)
-    try await memtap.run { try $0.arm(vm: name) }
-    log.end()
     do {
+      log.begin(.arm)
+      async let prepared: Void = session.prepare()
+      try await memtap.run { try $0.arm(vm: name) }
+      log.end()
       log.begin(.prepare)
-      try await session.prepare()
+      try await prepared
       log.end()
       log.begin(.freeze)
       let (times, layout) = try await withHypervisor { hypervisor in
@@ -167,6 +168,10 @@ extension ForkService {
 
   // MARK: activate → ready
 
+  /// How many clones come to life side by side. More at once are ready later: each then also serves the timer ticks
+  /// of the time that it waits for a processor.
+  private static let activationsAtOnce = 2 * max(2, ProcessInfo.processInfo.activeProcessorCount)
+
   /// Clones a snapshot into the ticket's slots.
   func cloneOnto(
     _ snapshot: SnapshotRecord, deviceState: OwnedDescriptor, ticket id: String, request: UInt32,
@@ -183,16 +188,22 @@ extension ForkService {
     log.begin(.activate)
     var done = 0
     let lastActivated = await withTaskGroup(of: UInt64?.self) { [log] group in
-      for name in names {
+      var waiting = names[...]
+      func addNext() {
+        guard let name = waiting.popFirst() else { return }
         group.addTask {
-          await self.activate(name, snapshot: snapshot, deviceState: deviceState, request: request, log: log)
+          await self.activate(
+            name, snapshot: snapshot, deviceState: deviceState, request: request, log: log)
         }
       }
+      for _ in 0..<Self.activationsAtOnce { addNext() }
       var last: UInt64 = 0
       for await activated in group {
+        addNext()
         last = max(last, activated ?? 0)
         done += 1
-        await report(Progress(phase: "ready", done: done, total: names.count, text: "activating clones"))
+        await report(
+          Progress(phase: "ready", done: done, total: names.count, text: "activating clones"))
       }
       return last
     }

@@ -6,7 +6,7 @@ public enum ForkPhase: String, Sendable, CaseIterable {
   case ticket
   /// The parent's RAM is write-protected while it runs.
   case arm
-  /// The agent finishes what it is sending and holds the rest back.
+  /// The agent finishes what it is sending and holds the rest back: begun with `arm`, this is what is left of it.
   case prepare
   /// The parent stands still within this one only.
   case freeze
