@@ -42,8 +42,7 @@ struct FailureTests {
   func daemonWhileJoining() throws {
     try host.inside("dev", "sh", "-c", "rm -f /tmp/go; sf-wait 2 </dev/null >/tmp/wait.out 2>&1 &")
     #expect(try saidInTheEnd("dev", "cloned").contains("cloned"))
-    let clones = try host.vms().filter { $0.role == "clone" }
-    #expect(clones.count == 2)
+    let clones = try runningClones(2)
 
     try killDaemon()
     let adopted = try host.vms().filter { $0.role == "clone" && $0.state == "running" }
@@ -51,6 +50,17 @@ struct FailureTests {
     for clone in clones { try letGo(clone) }
     let said = try saidInTheEnd("dev", "2 exited 20 went")
     #expect(said.contains("1 exited 10 went\n2 exited 20 went"), "\(said)\n\(host.daemonLog.suffix(3000))")
+  }
+
+  /// Waits until so many clones run: sf_clone returns in a parent before they do.
+  private func runningClones(_ count: Int) throws -> [VMDocument] {
+    var clones: [VMDocument] = []
+    _ = try eventually {
+      clones = try host.vms().filter { $0.role == "clone" && $0.state == "running" }
+      return clones.count == count
+    }
+    try #require(clones.count == count, "\(host.daemonLog.suffix(2000))")
+    return clones.sorted { $0.vmid < $1.vmid }
   }
 
   /// Lets sf-wait in the clone end, a moment after the command that tells it so.
@@ -135,8 +145,7 @@ struct FailureTests {
   func clonesMachine() throws {
     let program = try host.start(["exec", "dev", "--", "sh", "-c", "rm -f /tmp/go; exec sf-wait 3"])
     #expect(eventually { program.outputSoFar.contains("cloned") })
-    let clones = try host.vms().filter { $0.role == "clone" }.sorted { $0.vmid < $1.vmid }
-    try #require(clones.count == 3)
+    let clones = try runningClones(3)
     kill(clones[1].pid, SIGKILL)
     for clone in [clones[0], clones[2]] { try letGo(clone) }
     let ends = try program.wait().lines.suffix(3)
