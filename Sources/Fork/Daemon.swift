@@ -13,6 +13,8 @@ public struct Daemon: Sendable {
 
   private let configuration: Configuration
   private let accelerator: AcceleratorChoice
+  /// Why an unusable /dev/kvm could not be hidden: libvirt may then take long to start machines.
+  private let notHidden: String?
   /// Held as long as the daemon lives: a second one of the same run directory is refused.
   private let lock: OwnedDescriptor
   /// The mount namespace we were started in, where the tmpfs of guest memory is mounted.
@@ -31,7 +33,14 @@ public struct Daemon: Sendable {
     if !GuestMemoryMount.isMounted(configuration.memtap.memory) {
       try GuestMemoryMount.mount(configuration.memtap.memory)
     }
-    accelerator = try AcceleratorProbe().chooseAndHideUnusableKVM()
+    do {
+      accelerator = try AcceleratorProbe().chooseAndHideUnusableKVM()
+      notHidden = nil
+    } catch {
+      // Where somebody has hidden it already it can not be hidden again.
+      accelerator = AcceleratorProbe().choose()
+      notHidden = "\(error)"
+    }
     for directory in [
       configuration.memtap.ram, configuration.memtap.cache, configuration.runDirectory + "/vm",
       configuration.memtap.shimDirectory, configuration.stateDirectory + "/console",
@@ -78,6 +87,7 @@ public struct Daemon: Sendable {
     if let level = configuration.logLevel.flatMap({ Logger.Level(rawValue: $0) }) { log.logLevel = level }
     log.info("starting", metadata: ["version": "\(Self.version)", "accelerator": "\(accelerator.reason)"])
 
+    if let notHidden { log.warning("\(notHidden); starting a machine may take long") }
     chdir("/")
     let memtap = MemtapSupervisor(configuration: configuration, log: log)
     try memtap.start()
