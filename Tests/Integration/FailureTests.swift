@@ -17,8 +17,7 @@ struct FailureTests {
     arguments: 1...2)
   func pager(_ time: Int) throws {
     let program = try host.start(["exec", "dev", "--", "sf-pattern", "48", "3", "1", "0", "4000"])
-    #expect(
-      try eventually { try host.vms().filter { $0.role == "clone" && $0.state == "running" }.count == 3 })
+    _ = try runningClones(3)
     for _ in 0..<3 {
       usleep(UInt32.random(in: 0...400_000))
       var before: Int32?
@@ -45,7 +44,7 @@ struct FailureTests {
     let clones = try runningClones(2)
 
     try killDaemon()
-    let adopted = try host.vms().filter { $0.role == "clone" && $0.state == "running" }
+    let adopted = try runningClones(2)
     #expect(adopted.map(\.pid) == clones.map(\.pid))
     for clone in clones { try letGo(clone) }
     let said = try saidInTheEnd("dev", "2 exited 20 went")
@@ -122,8 +121,7 @@ struct FailureTests {
   @Test("Daemon and pager are killed together: the clones go on when both are back")
   func daemonAndPager() throws {
     try host.inside("dev", "sh", "-c", "sf-pattern 32 2 1 0 4000 </dev/null >/tmp/wait.out 2>&1 &")
-    #expect(
-      try eventually { try host.vms().filter { $0.role == "clone" && $0.state == "running" }.count == 2 })
+    _ = try runningClones(2)
     let pager = try #require(host.pid(of: "sf-memtap"))
     let daemon = try #require(host.pid(of: "sfd"))
     kill(daemon, SIGKILL)
