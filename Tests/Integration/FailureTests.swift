@@ -43,7 +43,7 @@ struct FailureTests {
     #expect(try saidInTheEnd("dev", "cloned").contains("cloned"))
     let clones = try runningClones(2)
 
-    try killDaemon()
+    try host.killDaemon()
     let adopted = try runningClones(2)
     #expect(adopted.map(\.pid) == clones.map(\.pid))
     for clone in clones { try letGo(clone) }
@@ -83,7 +83,7 @@ struct FailureTests {
     defer { _ = try? host.sfctl("snapshot", "rm", "kept") }
     let fork: ForkDocument = try host.document("fork", "dev", "-n", "2")
     try host.inside(fork.clones[0].name, "sh", "-c", "echo mine >/tmp/mine")
-    try killDaemon()
+    try host.killDaemon()
 
     #expect(try host.inside(fork.clones[0].name, "cat", "/tmp/mine") == "mine\n")
     let second: ForkDocument = try host.document("clone", "kept", "-n", "1")
@@ -93,29 +93,6 @@ struct FailureTests {
       let ends: JoinDocument = try host.document("join", ticket)
       #expect(ends.statuses.allSatisfy { $0.how == "killed" && !$0.reason.isEmpty })
     }
-  }
-
-  @Test(
-    "The daemon is killed in the middle of a fork: no half-made clone is left, and the parent forks again")
-  func daemonWhileForking() throws {
-    for _ in 0..<4 {
-      let fork = try host.start(["fork", "dev", "-n", "3", "--json"])
-      usleep(UInt32.random(in: 0...500_000))
-      try killDaemon()
-      let outcome = try fork.wait()
-      #expect(outcome.status == 0 || !outcome.error.isEmpty)
-
-      let clones = try host.vms().filter { $0.role == "clone" }
-      #expect(clones.allSatisfy { $0.state == "running" }, "\(clones)")
-      for clone in clones { #expect(try host.inside(clone.name, "hostname") == clone.name + "\n") }
-      for ticket in try host.tickets() {
-        #expect(try host.sfctl("kill", ticket).status == 0)
-        #expect(try host.sfctl("join", ticket).status == 0)
-      }
-      #expect(try host.vms().map(\.name) == ["dev"])
-    }
-    let lines = try host.lines(inside: "dev", "sf-pattern 8 2")
-    #expect(lines == (1...2).map { "\($0) exited 0 wrong 0 own 0" } + ["parent wrong 0"])
   }
 
   @Test("Daemon and pager are killed together: the clones go on when both are back")
@@ -130,13 +107,6 @@ struct FailureTests {
     #expect(
       said == "1 exited 0 wrong 0 own 0\n2 exited 0 wrong 0 own 0\nparent wrong 0\n",
       "\(host.daemonLog.suffix(2000))")
-  }
-
-  /// Kills sfd; the next sfctl starts another.
-  private func killDaemon() throws {
-    let daemon = try #require(host.pid(of: "sfd"))
-    kill(daemon, SIGKILL)
-    #expect(eventually { host.pid(of: "sfd") != daemon })
   }
 
   @Test("A clone's QEMU is killed: sf_join says lost for it, the others end as they would")

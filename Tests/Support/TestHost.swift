@@ -138,4 +138,13 @@ public final class TestHost: Sendable {
   public func pid(of program: String) -> Int32? {
     LeftBehind.processes(of: self).first { $0.name == program }?.pid
   }
+
+  /// Kills sfd, as a crash would; the next sfctl starts another.
+  public func killDaemon() throws {
+    guard let daemon = pid(of: "sfd") else { throw Command.Failed(description: "no sfd runs") }
+    kill(daemon, SIGKILL)
+    if !eventually({ pid(of: "sfd") != daemon }) {
+      throw Command.Failed(description: "sfd \(daemon) does not end")
+    }
+  }
 }
