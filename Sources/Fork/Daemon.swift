@@ -114,14 +114,16 @@ public struct Daemon: Sendable {
 
   private func serve(_ memtap: MemtapSupervisor, _ log: Logger) async throws {
     let loops = MultiThreadedEventLoopGroup(numberOfThreads: 2)
+    let store = try Store(path: configuration.databasePath)
+    let adoptable = try await store.adoptableMachines()
     let hypervisor = try LibvirtHypervisor(
       uri: configuration.libvirtURI.isEmpty
         ? LibvirtHypervisor.embeddedURI(root: configuration.libvirtRoot) : configuration.libvirtURI,
-      memoryDirectory: configuration.memtap.ram, accelerator: accelerator)
+      memoryDirectory: configuration.memtap.ram, accelerator: accelerator,
+      isWanted: { adoptable.contains($0) })
     let service = ForkService(
-      configuration: configuration, store: try Store(path: configuration.databasePath),
-      hypervisor: hypervisor,
-      memtap: memtap, resources: EmbeddedResourceManager(), loops: loops, log: log)
+      configuration: configuration, store: store, hypervisor: hypervisor, memtap: memtap,
+      resources: EmbeddedResourceManager(), loops: loops, log: log)
     try await service.adopt()
 
     let (stop, stopContinuation) = AsyncStream.makeStream(of: Void.self)

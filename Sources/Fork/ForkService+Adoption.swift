@@ -21,15 +21,15 @@ extension ForkService {
     for record in records { guests[record.name] = Guest(record: record, knownTickets: nil) }
 
     await adoptSnapshots()
-    await adoptMachines(running)
     await undoInterrupted()
+    await adoptMachines(running)
     for name in running.keys where guests[name] == nil {
       log.notice("ending \(name): no record of it")
       await tearDown(name)
     }
     await removeUnusedSnapshots()
     if !records.isEmpty {
-      log.info("took over \(guests.count) VMs, \(tickets.count) tickets, \(snapshots.count) snapshots")
+      log.info("took over \(runningCount()) VMs, \(tickets.count) tickets, \(snapshots.count) snapshots")
     }
   }
 

@@ -27,6 +27,7 @@ extension ForkService {
       await persist("the end of VM \(name)") { try await self.store.delete(vm: name) }
     }
     await endDescendants(of: name, because: reason)
+    await pruneFinishedTickets()
     await removeUnusedSnapshots()
   }
 

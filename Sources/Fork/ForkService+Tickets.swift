@@ -5,6 +5,8 @@ extension ForkService {
   static let ticketLimit = 1024
   /// How many tickets a VM may have that it has not used yet.
   static let unusedTicketLimit = 4
+  /// How many tickets are kept for a join after all of their clones have ended.
+  static let finishedTicketLimit = 64
   static let ticketLife = Duration.seconds(600)
 
   /// What clones are made of: a VM that runs, or a kept snapshot.
@@ -256,6 +258,15 @@ extension ForkService {
     await persist("the end of ticket \(id)") { try await self.store.delete(ticket: id) }
     changed(id)
     await removeUnusedSnapshots()
+  }
+
+  /// Forgets the oldest of the finished tickets that nobody has joined.
+  func pruneFinishedTickets() async {
+    let finished = tickets.values.map(\.record).filter { isFinished($0.id) }
+    guard finished.count > Self.finishedTicketLimit else { return }
+    let oldest = finished.sorted { $0.createdUnix < $1.createdUnix }.prefix(
+      finished.count - Self.finishedTicketLimit)
+    for record in oldest { await removeTicket(record.id) }
   }
 
   /// After a fork that failed before its fork point: the ticket is of no use to a command that ends.

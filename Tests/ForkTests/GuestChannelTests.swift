@@ -161,7 +161,7 @@ struct GuestChannelTests {
     let loop = line.channel.embeddedEventLoop
     func ask() throws -> (EventLoopFuture<GuestMessage>, UInt32) {
       let promise = loop.makePromise(of: GuestMessage.self)
-      line.handler.ask(.prepare, timeout: .seconds(3), promise: promise)
+      line.handler.ask(.shutdown, timeout: .seconds(3), promise: promise)
       var decoder = FrameDecoder()
       decoder.append(Array(buffer: try #require(try line.channel.readOutbound(as: ByteBuffer.self))))
       guard case .frame(let frame) = decoder.next() else { throw GuestError.notConnected }

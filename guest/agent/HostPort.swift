@@ -28,11 +28,13 @@ final class HostPort {
     _ = try loop.add(
       fd, EventLoop.readable | EventLoop.writable | EventLoop.edgeTriggered
     ) { [unowned self] events in
-      // First: a new host's data can be there before the kernel has noted that the port is open again, and its answer
-      // must then stay.
-      if events & EPOLLHUP.rawValue != 0 { hangUp() }
+      let hungUp = events & EPOLLHUP.rawValue != 0
+      // A new host's data can be there before the kernel has noted that the port is open again: the answer to it stays,
+      // what was to be sent before goes.
+      if hungUp { dropOutput() }
       flush()
       receive()
+      if hungUp { forgetHalfFrame() }
     }
   }
 
@@ -119,11 +121,15 @@ final class HostPort {
     }
   }
 
-  /// The host's side closed: what is half received or half sent has no other half.
-  private func hangUp() {
-    decoder.reset()
+  /// The host's side closed: what is half sent has no other half.
+  private func dropOutput() {
     output = []
     outputHead = 0
+  }
+
+  /// Nor has what is half received.
+  private func forgetHalfFrame() {
+    decoder.reset()
     complained = false
   }
 }

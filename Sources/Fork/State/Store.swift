@@ -27,6 +27,16 @@ final class Store: Sendable {
     try await queue.read { try Record.fetchAll($0) }
   }
 
+  /// VMs that were whole when the daemon ended: those that run, and the slots of tickets that may still be used. All
+  /// others were being made or ended.
+  func adoptableMachines() async throws -> Set<String> {
+    let granted = Set(try await load(TicketRecord.self).filter { $0.state == .granted }.map(\.id))
+    return Set(
+      try await load(VMRecord.self).filter { vm in
+        vm.state == .running || vm.state == .warm && vm.ticket.map(granted.contains) == true
+      }.map(\.name))
+  }
+
   func delete(vm name: String) async throws {
     try await queue.write { _ = try VMRecord.deleteOne($0, key: name) }
   }

@@ -22,11 +22,16 @@ public final class LibvirtHypervisor: Hypervisor {
 
   /// Connects, and adopts what runs. Guest RAM will be files below `memoryDirectory`, a tmpfs; only the embedded
   /// driver is configured so, a libvirtd must have been. One for each process and URI.
+  ///
+  /// Machines that `isWanted` denies are ended before the embedded driver hears of them: what a process that was killed
+  /// while it started them has left can not be ended through libvirt any more.
   public init(
-    uri: String, memoryDirectory: String, accelerator: AcceleratorChoice
+    uri: String, memoryDirectory: String, accelerator: AcceleratorChoice,
+    isWanted: (_ name: String) -> Bool = { _ in true }
   ) throws(HypervisorError) {
     let root = EmbeddedRoot(uri: uri)
     try root?.prepare(memoryDirectory: memoryDirectory)
+    root?.removeLeftovers(memoryDirectory: memoryDirectory, isWanted: isWanted)
     self.uri = uri
     self.accelerator = accelerator
     runDirectory = root.map { "\($0.path)/run/qemu" } ?? "/run/libvirt/qemu"
