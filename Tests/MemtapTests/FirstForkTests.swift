@@ -30,4 +30,30 @@ import Testing
     #expect(snapshot.pagesPresent <= UInt64(pages))
     #expect(snapshot.faults > 0)
   }
+
+  @Test func theNextForksCloneFindsWhatTheFirstOnesAskedFor() throws {
+    let harness = try PagerHarness()
+    defer { harness.close() }
+    let parent = try harness.guest("dev", pages: pages)
+    try parent.write(0..<pages, tag: 1)
+    let working = [8..<16, 1024..<1040, 4088..<4096]
+    func faults(_ snapshot: String) throws -> UInt64 {
+      try #require(try harness.client.statistics().snapshots.first { $0.snapshot == snapshot }).pagesFetched
+    }
+
+    let first = try harness.freeze(parent, as: "s1")
+    let early = try harness.clone(of: "s1", "dev.1", pages: pages)
+    for range in working { #expect(try early.tags(range) == Array(first[range])) }
+    #expect(try faults("s1") > 0)
+
+    try parent.write(0..<pages, tag: 5000)
+    let second = try harness.freeze(parent, as: "s2")
+    let late = try harness.clone(of: "s2", "dev.2", pages: pages)
+    try harness.eventually("the working set is there") {
+      let counters = try harness.client.statistics().snapshots.first { $0.snapshot == "s2" }
+      return (counters?.pagesPresent ?? 0) >= UInt64(working.reduce(0) { $0 + $1.count })
+    }
+    for range in working { #expect(try late.tags(range) == Array(second[range])) }
+    #expect(try faults("s2") == 0)
+  }
 }
