@@ -111,16 +111,16 @@ extension ForkService {
 
   /// Ends every VM, ticket and snapshot.
   func endAll() async {
-    for id in tickets.keys {
-      _ = try? await kill(ticket: id, reason: "the daemon was told to end all VMs")
-      await removeTicket(id)
-    }
-    for (name, guest) in guests where !guest.record.state.isOver {
-      if guest.record.role == .parent {
-        await parentEnded(name, cause: "was ended with all VMs")
-      } else {
-        await endClone(name, .killed, reason: "ended with all VMs")
+    let tickets = tickets.keys
+    let parents = guests.filter { !$0.value.record.state.isOver && $0.value.record.role == .parent }.keys
+    await withTaskGroup(of: Void.self) { group in
+      for id in tickets {
+        group.addTask {
+          _ = try? await self.kill(ticket: id, reason: "the daemon was told to end all VMs")
+          await self.removeTicket(id)
+        }
       }
+      for name in parents { group.addTask { await self.parentEnded(name, cause: "was ended with all VMs") } }
     }
     for id in snapshots.keys {
       snapshots[id]?.kept = false
@@ -143,6 +143,8 @@ extension ForkService {
       }
     switch record.role {
     case .parent: await parentEnded(name, cause: text)
+    case .clone where guests[name]?.isStopping == true:
+      await endClone(name, .killed, reason: "ended by sfctl vm stop")
     case .clone: await endClone(name, .lost, reason: "the clone \(text) without sf_exit")
     case .slot:
       log.warning("slot \(name) \(text)")

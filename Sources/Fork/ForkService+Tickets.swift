@@ -221,7 +221,7 @@ extension ForkService {
   }
 
   func unknownTicket(_ id: String) -> ForkError {
-    ForkError(.notFound, "there is no ticket \(id). It may have been joined already; see sfctl ps.")
+    ForkError(.notFound, "there is no ticket \(id). It may have been joined already; see sfctl ticket ls.")
   }
 
   /// Ends all of a ticket's clones; they are reported as killed by a join that follows. Answers how many it ended.

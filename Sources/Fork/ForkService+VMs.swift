@@ -83,6 +83,7 @@ extension ForkService {
     let guest = try guest(name)
     await completeSnapshots(of: name)
     if !destroy, let session = guest.session, guest.record.state == .running {
+      guests[name]?.isStopping = true
       session.shutdown()
       let deadline = ContinuousClock.now + .seconds(timeoutSeconds > 0 ? timeoutSeconds : 30)
       while ContinuousClock.now < deadline, isAlive(name) {
@@ -206,7 +207,6 @@ struct GuestImage: Sendable {
   var minimumMemoryBytes: UInt64
 
   private struct File: Decodable {
-    var name: String
     var commandLine: String
     var minimumMemoryBytes: UInt64
   }
@@ -229,7 +229,8 @@ struct GuestImage: Sendable {
         .failed, "\(what): \(directory)/image.json does not read as an image. Make the image again.")
     }
     let image = GuestImage(
-      name: file.name, kernelPath: directory + "/vmlinuz", initrdPath: directory + "/initrd",
+      name: (directory as NSString).lastPathComponent, kernelPath: directory + "/vmlinuz",
+      initrdPath: directory + "/initrd",
       commandLine: file.commandLine, minimumMemoryBytes: file.minimumMemoryBytes)
     for path in [image.kernelPath, image.initrdPath] where !FileManager.default.fileExists(atPath: path) {
       throw ForkError(.failed, "\(what): \(path) is missing. Make the image again.")

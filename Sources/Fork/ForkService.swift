@@ -25,6 +25,8 @@ actor ForkService {
   struct Guest {
     var record: VMRecord
     var session: GuestSession?
+    /// It was told to shut down: its end is what was asked for.
+    var isStopping = false
     /// Why its agent is no longer listened to.
     var cutOff: String?
     /// Tickets it was given, so that a forged one can be told from one that has been joined. Nil after an adoption:

@@ -49,7 +49,9 @@ typedef struct {
 sf_ticket sf_request_ticket(int n, int hierarchical);
 
 /* Forks the VM. 0 in the parent; 1 to `granted` in the clones, each of which has its own name, address, clock and
- * random numbers by then. In a clone only the calling process goes on from here; the others run too, unaware.
+ * random numbers by then. Whoever reads the parent's output (`sfctl exec`) does not see a clone's: what is to be
+ * seen at home is sent there with sf_exit_with. In a clone only the calling process goes on from here; the others run
+ * too, unaware.
  * With a hierarchical ticket the calling process is forked on each further virtual CPU of the clone and each returns
  * with its own number; of a threaded process, as with fork(2), only the calling thread is in those. */
 int sf_clone(sf_ticket ticket);

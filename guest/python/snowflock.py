@@ -63,7 +63,8 @@ class ExitStatus:
 
     def __repr__(self):
         how = {EXITED: "exited", KILLED: "killed", LOST: "lost"}.get(self.how, self.how)
-        return f"ExitStatus(vmid={self.vmid}, {how}, status={self.status}, {len(self.result)} bytes)"
+        reason = f", {self.reason}" if self.reason else ""
+        return f"ExitStatus(vmid={self.vmid}, {how}, status={self.status}, {len(self.result)} bytes{reason})"
 
 
 def _text(field):
@@ -237,6 +238,7 @@ def cc_stop():
 
 request_ticket = sf_request_ticket
 clone = sf_clone
+exit = sf_exit
 exit_with = sf_exit_with
 join = sf_join
 kill = sf_kill

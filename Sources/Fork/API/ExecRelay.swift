@@ -1,3 +1,4 @@
+import Glibc
 import GRPCCore
 import GuestWire
 import Wire
@@ -21,12 +22,21 @@ struct ExecRelay {
           }
           break
         }
+      } catch let error as NotStarted {
+        try await output.write(.with { $0.stderr = .init(error.message.utf8) })
+        try await output.write(.with { $0.exitStatus = error.status })
       } catch {
         group.cancelAll()
         throw error
       }
       group.cancelAll()
     }
+  }
+
+  /// The guest could not start it; the status is the shell's: 127 there is no such program, 126 it can not be run.
+  private struct NotStarted: Error {
+    var status: Int32
+    var message: String
   }
 
   /// The first message starts the command; the others are its input.
@@ -44,6 +54,11 @@ struct ExecRelay {
           let running: GuestCommand
           do {
             running = try await session.run(start.arguments, environment: start.environment)
+          } catch GuestError.refused(let errno, let message) where errno != 0 {
+            throw NotStarted(
+              status: errno == ENOENT ? 127 : 126,
+              message:
+                "sfctl: cannot run \(start.arguments.first ?? "a command") in \(start.name): \(message).\n")
           } catch let error as GuestError {
             throw ForkError(
               .failed,

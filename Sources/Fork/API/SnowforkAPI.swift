@@ -24,7 +24,13 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
         try? await response.write(.with { $0.progress = progress.wire })
       }
       let vm = try await service.vms(includingEnded: false).first { $0.record.name == record.name }
-      try await response.write(.with { $0.vm = (vm?.wire(host: hostName)) ?? .init() })
+      do {
+        if context.cancellation.isCancelled { throw CancellationError() }
+        try await response.write(.with { $0.vm = (vm?.wire(host: hostName)) ?? .init() })
+      } catch {
+        try? await service.stopVM(record.name, destroy: true, timeoutSeconds: 0)
+        throw error
+      }
     }
   }
 
@@ -51,9 +57,9 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
         owner: .operatorCommand, report: report)
       do {
         // Whoever interrupts sfctl before the fork wants none.
-        try Task.checkCancellation()
+        if context.cancellation.isCancelled { throw CancellationError() }
         let outcome = try await service.fork(ticket: ticket.id, cloneRequest: 0, report: report)
-        try await response.write(.with { $0.result = outcome.wire(host: hostName) })
+        try await deliver(outcome, response, context)
       } catch {
         await service.removeUnusedTicket(ticket.id)
         throw error
@@ -97,7 +103,22 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
         progress in
         try? await response.write(.with { $0.progress = progress.wire })
       }
+      try await deliver(outcome, response, context)
+    }
+  }
+
+  /// Clones whose ticket nobody has learnt of, for sfctl was interrupted, are ended.
+  private func deliver(
+    _ outcome: ForkService.Outcome, _ response: RPCWriter<Snowfork_V1_ForkReply>, _ context: ServerContext
+  ) async throws {
+    do {
+      if context.cancellation.isCancelled { throw CancellationError() }
       try await response.write(.with { $0.result = outcome.wire(host: hostName) })
+    } catch {
+      service.log.notice("the fork of \(outcome.ticket.id) was interrupted; its clones are ended")
+      _ = try? await service.kill(ticket: outcome.ticket.id, reason: "sfctl was interrupted")
+      await service.removeTicket(outcome.ticket.id)
+      throw error
     }
   }
 

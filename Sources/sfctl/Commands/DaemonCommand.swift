@@ -16,11 +16,12 @@ struct DaemonStatusCommand: AsyncParsableCommand {
   @OptionGroup var output: OutputOptions
 
   func run() async throws {
-    let document = InfoDocument(try await Daemon.call { try await $0.info(.init()) })
+    let document = InfoDocument(try await Daemon.callRunning { try await $0.info(.init()) })
     try output.show(document, text: document.text)
   }
 
   private struct InfoDocument: Encodable {
+    var running: Bool
     var version: String
     var host: String
     var pid: Int32
@@ -29,7 +30,10 @@ struct DaemonStatusCommand: AsyncParsableCommand {
     var acceleratorReason: String
     var hypervisorUri: String
 
-    init(_ info: Snowfork_V1_InfoReply) {
+    /// Nil: no daemon runs, and none is started to say so.
+    init(_ reply: Snowfork_V1_InfoReply?) {
+      let info = reply ?? .init()
+      running = reply != nil
       version = info.version
       host = info.host
       pid = info.pid
@@ -40,11 +44,12 @@ struct DaemonStatusCommand: AsyncParsableCommand {
     }
 
     var text: String {
-      """
-      sfd \(version) on \(host), pid \(pid); pager pid \(memtapPid)
-      \(acceleratorReason)
-      libvirt: \(hypervisorUri)
-      """
+      guard running else { return "no daemon runs on this machine; any command that needs one starts it" }
+      return """
+        sfd \(version) on \(host), pid \(pid); pager pid \(memtapPid)
+        \(acceleratorReason)
+        libvirt: \(hypervisorUri)
+        """
     }
   }
 }
@@ -61,7 +66,12 @@ struct DaemonStopCommand: AsyncParsableCommand {
     let request = Snowfork_V1_ShutdownRequest.with { $0.destroyVms = destroyVms }
     try await ProgressLine.during("ending the daemon") { _ in
       do {
-        _ = try await Daemon.callRunning { try await $0.shutdown(request) }
+        if destroyVms {
+          // Where no daemon runs VMs may: one is started that takes them over, and ends them.
+          _ = try await Daemon.call { try await $0.shutdown(request) }
+        } else {
+          _ = try await Daemon.callRunning { try await $0.shutdown(request) }
+        }
       } catch let failure as Failure where failure.isConnectionLost {
         // Its end has cut its own answer off.
       }

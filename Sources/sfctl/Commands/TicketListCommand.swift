@@ -46,6 +46,6 @@ struct TicketListDocument: Encodable {
         "\(ticket.granted)",
         "\(ticket.alive)")
     }
-    return table.text
+    return table.isEmpty ? "no ticket is open; “sfctl ticket show” tells of one that was joined" : table.text
   }
 }

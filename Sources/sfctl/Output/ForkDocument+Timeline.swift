@@ -6,7 +6,7 @@ extension ForkDocument {
     var lines = [
       "\(granted) of \(requested) clones of \(parent), \(Units.bytes(ramBytes)) of RAM, "
         + "descriptor \(Units.bytes(descriptorBytes))",
-      "the parent paused \(Units.microseconds(parentPauseUs)); the last clone was ready after "
+      "\(pauseText)the last clone was ready after "
         + "\(Units.microseconds(forkUs))",
     ]
     var steps = Table("PHASE", "BEGIN", "TOOK", "")
@@ -23,7 +23,7 @@ extension ForkDocument {
     for clone in clones {
       let share = ramBytes == 0 ? 0 : Double(clone.touchedBytes) * 100 / Double(ramBytes)
       table.add(
-        "\(clone.vmid)", clone.name, clone.state, Units.microseconds(clone.activateUs),
+        clone.vmidText, clone.name, clone.state, Units.microseconds(clone.activateUs),
         Units.microseconds(clone.readyUs), clone.endedUs == 0 ? "" : Units.microseconds(clone.endedUs),
         clone.endedUs == 0 ? "" : Units.bytes(clone.touchedBytes),
         clone.endedUs == 0 ? "" : "\((share * 10).rounded() / 10) %",

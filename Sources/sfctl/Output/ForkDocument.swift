@@ -29,6 +29,9 @@ struct ForkDocument: Encodable {
     var endedUs: UInt64
     var touchedBytes: UInt64
     var privateBytes: UInt64
+
+    /// `3`, or `3–4` of a hierarchical ticket's clone.
+    var vmidText: String { processes > 1 ? "\(vmid)–\(vmid + processes - 1)" : "\(vmid)" }
   }
 
   /// Microseconds since the call.
@@ -61,17 +64,26 @@ struct ForkDocument: Encodable {
   var text: String {
     var lines = [
       "ticket \(ticket): \(granted) of \(requested) clones of \(parent), from snapshot \(snapshot)",
-      "ready after \(Units.microseconds(forkUs)); the parent paused \(Units.microseconds(parentPauseUs)); "
-        + "descriptor \(Units.bytes(descriptorBytes)) for \(Units.bytes(ramBytes)) of RAM",
+      "ready after \(Units.microseconds(forkUs)); \(pauseText)descriptor \(Units.bytes(descriptorBytes)) for \(Units.bytes(ramBytes)) of RAM",
     ]
     var table = Table("VMID", "NAME", "HOST", "STATE", "ACTIVATED", "READY", "REASON")
+    if granted < requested {
+      lines.append(
+        "fewer than asked for: this host has no room for more (memory, or 64 virtual CPUs a processor)")
+    }
     for clone in clones {
       table.add(
-        "\(clone.vmid)", clone.name, clone.host, clone.state, Units.microseconds(clone.activateUs),
+        clone.vmidText, clone.name, clone.host, clone.state, Units.microseconds(clone.activateUs),
         Units.microseconds(clone.readyUs), clone.reason)
     }
     lines.append(table.text)
     return lines.joined(separator: "\n")
+  }
+
+  /// Of a kept snapshot the parent paused when it was made, not now.
+  var pauseText: String {
+    guard phases.contains(where: { $0.phase == "freeze" }) else { return "" }
+    return "the parent paused \(Units.microseconds(parentPauseUs)); "
   }
 
   /// Throws where a clone did not come to life: the caller has asked for working clones.

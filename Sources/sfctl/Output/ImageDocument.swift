@@ -37,7 +37,6 @@ struct ImageDocument: Encodable {
 
   /// What the recipe wrote into `image.json`, as far as it is shown.
   private struct Manifest: Decodable {
-    var name: String
     var kernel: String?
     var minimumMemoryBytes: UInt64?
   }
@@ -48,7 +47,8 @@ struct ImageDocument: Encodable {
     do {
       let bytes = try Data(contentsOf: URL(fileURLWithPath: image.path + "/image.json"))
       let manifest = try decoder.decode(Manifest.self, from: bytes)
-      name = manifest.name
+      // What --image takes, also of a recipe's image that was built under another name.
+      name = (image.path as NSString).lastPathComponent
       kernel = manifest.kernel ?? ""
       minimumMemoryBytes = manifest.minimumMemoryBytes ?? 0
     } catch {
