@@ -74,20 +74,35 @@ extension ForkService {
     }
   }
 
+  /// Connects to the agent of a VM that runs, and again by a new connection if it does not answer: what the guest's
+  /// kernel had to say to the former connection's end can have hidden the new one's beginning from it.
   private func reconnect(_ name: String) async throws {
-    let session = try await connect(name)
+    let first = try await connect(name)
     guard let record = guests[name]?.record, record.state == .running else { return }
     Task {
-      do {
-        _ = try await session.hello(
-          session: UInt64.random(in: 1...UInt64.max), epoch: UInt64(record.epoch),
-          hostTimeNanoseconds: Self.wallClockNanoseconds(), timeoutSeconds: 60)
-        session.resume(epoch: UInt64(record.epoch))
-      } catch {
-        log.error("the agent of \(name) does not answer: \(error)")
+      var session = first
+      for attempt in 1...Self.reconnectAttempts {
+        do {
+          _ = try await session.hello(
+            session: UInt64.random(in: 1...UInt64.max), epoch: UInt64(record.epoch),
+            hostTimeNanoseconds: Self.wallClockNanoseconds(), timeoutSeconds: 5)
+          session.resume(epoch: UInt64(record.epoch))
+          return
+        } catch {
+          guard attempt < Self.reconnectAttempts, guests[name]?.record.state == .running,
+            let next = try? await connect(name)
+          else {
+            log.error("the agent of \(name) does not answer: \(error)")
+            return
+          }
+          log.notice("the agent of \(name) did not answer; connected to it again")
+          session = next
+        }
       }
     }
   }
+
+  private static let reconnectAttempts = 12
 
   /// What was half done at the daemon's death is undone: VMs that were starting, tickets being granted, clones
   /// being activated. Their askers learn of it by the ticket's state.
@@ -107,14 +122,13 @@ extension ForkService {
       switch ticket.record.state {
       case .granting: await removeTicket(id)
       case .granted: expire(id)
-      case .cloning:
+      case .cloning, .cloned:
         tickets[id]?.record.state = .cloned
         for machine in machines(of: id) where machine.state == .warm {
           guests[machine.name]?.record.role = .clone
           await endClone(machine.name, .lost, reason: "the daemon ended during the fork")
         }
         await saveTicket(id)
-      case .cloned: break
       }
     }
   }

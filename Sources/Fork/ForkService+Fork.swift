@@ -168,9 +168,10 @@ extension ForkService {
     }
     let forkMicroseconds = log.elapsedMicroseconds
     log.endActivation(at: lastActivated)
+    // The clones first: with the ticket alone a successor would take them for slots.
+    for name in names { await save(name) }
     tickets[id]?.record.state = .cloned
     await saveTicket(id)
-    for name in names { await save(name) }
     if !snapshot.kept { await release(snapshot.id) }
     changed(id)
     guard let ticket = tickets[id] else {

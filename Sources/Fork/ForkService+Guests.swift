@@ -8,14 +8,16 @@ extension ForkService {
     for await event in session.events {
       switch event {
       case .request(let request, let message):
-        guard openRequests[session.vm, default: 0] < Self.openRequestLimit else {
+        // An agent says hello's requests again: what is being answered is not begun twice.
+        guard !openRequests[session.vm, default: []].contains(request) else { continue }
+        guard openRequests[session.vm, default: []].count < Self.openRequestLimit else {
           cutOff(session, "more than \(Self.openRequestLimit) requests at once")
           return
         }
-        openRequests[session.vm, default: 0] += 1
+        openRequests[session.vm, default: []].insert(request)
         Task {
           await self.serve(message, request: request, from: session)
-          self.requestDone(session.vm)
+          self.requestDone(session.vm, request)
         }
       case .cutOff(let reason):
         cutOff(session, reason)
@@ -28,9 +30,9 @@ extension ForkService {
   /// Requests that a guest may have open at once.
   private static let openRequestLimit = 256
 
-  private func requestDone(_ vm: String) {
-    openRequests[vm, default: 1] -= 1
-    if openRequests[vm] == 0 { openRequests[vm] = nil }
+  private func requestDone(_ vm: String, _ request: UInt32) {
+    openRequests[vm]?.remove(request)
+    if openRequests[vm]?.isEmpty == true { openRequests[vm] = nil }
   }
 
   private func cutOff(_ session: GuestSession, _ reason: String) {
@@ -48,76 +50,81 @@ extension ForkService {
     case lie(String)
   }
 
+  /// By the connection there is now: the one that the request came by may have ended.
+  private func answer(_ vm: String, _ request: UInt32, _ message: GuestMessage) {
+    guests[vm]?.session?.answer(request, message)
+  }
+
   private func serve(_ message: GuestMessage, request: UInt32, from session: GuestSession) async {
     let vm = session.vm
     do {
       switch message {
       case .requestTicket(let count, let hierarchical):
         let ticket = try await grant(vm, request, Int(count), hierarchical)
-        session.answer(request, .ticketGranted(ticket: ticket.id, granted: UInt32(ticket.granted)))
+        answer(vm, request, .ticketGranted(ticket: ticket.id, granted: UInt32(ticket.granted)))
       case .clone(let id):
         let ticket = try ownTicket(id, vm)
         let granted = UInt32(ticket.granted)
         if ticket.state == .cloned || ticket.state == .cloning, isRepeated(vm) {
-          session.answer(request, .cloned(vmid: 0, granted: granted))
+          answer(vm, request, .cloned(vmid: 0, granted: granted))
           return
         }
         var told = false
         _ = try await fork(ticket: id, cloneRequest: request, report: { _ in }) {
           told = true
-          session.answer(request, .cloned(vmid: 0, granted: granted))
+          answer(vm, request, .cloned(vmid: 0, granted: granted))
         }
-        if !told { session.answer(request, .cloned(vmid: 0, granted: granted)) }
+        if !told { answer(vm, request, .cloned(vmid: 0, granted: granted)) }
       case .checkpoint:
         if let made = snapshots.values.first(where: {
           $0.parent == vm && $0.checkpointRequest == Int64(request)
         }),
           isRepeated(vm)
         {
-          session.answer(request, .checkpointed(snapshot: made.id))
+          answer(vm, request, .checkpointed(snapshot: made.id))
           return
         }
         var log = PhaseLog()
         let snapshot = try await createSnapshot(of: vm, id: nil, checkpointRequest: request, log: &log)
-        session.answer(request, .checkpointed(snapshot: snapshot.id))
+        answer(vm, request, .checkpointed(snapshot: snapshot.id))
       case .createClones(let snapshotID, let id):
         let ticket = try ownTicket(id, vm)
         if ticket.state == .cloned, isRepeated(vm) {
-          session.answer(request, .done)
+          answer(vm, request, .done)
           return
         }
         guard let snapshot = snapshots[snapshotID], snapshot.parent == vm else {
           throw GuestFault.errno(ENOENT, "there is no checkpoint \(snapshotID)")
         }
         _ = try await clone(snapshot: snapshot, ticket: id, report: { _ in })
-        session.answer(request, .done)
+        answer(vm, request, .done)
       case .exit(let vmid, let status, let result):
         try await exit(vm, Int(vmid), Int(status), result)
-        session.answer(request, .done)
+        answer(vm, request, .done)
       case .join(let id, let milliseconds):
         _ = try ownTicket(id, vm)
         let deadline = milliseconds < 0 ? nil : ContinuousClock.now + .milliseconds(milliseconds)
         guard let exits = try await join(ticket: id, deadline: deadline, report: { _ in }) else {
           throw GuestFault.errno(ETIMEDOUT, "the time-out is over and clones still run")
         }
-        for exit in exits { session.answer(request, .joinStatus(exit.wire)) }
-        session.answer(request, .done)
+        for exit in exits { answer(vm, request, .joinStatus(exit.wire)) }
+        answer(vm, request, .done)
       case .kill(let id):
         _ = try ownTicket(id, vm)
         try await kill(ticket: id, reason: "killed by sf_kill")
-        session.answer(request, .done)
+        answer(vm, request, .done)
       case .cancel:
         break  // the asker has gone; what it asked for ends with its ticket
       default:
         throw GuestFault.lie("a message that only the host sends (\(message.type))")
       }
     } catch GuestFault.errno(let number, let text) {
-      session.answer(request, .failed(errno: number, message: text))
+      answer(vm, request, .failed(errno: number, message: text))
     } catch GuestFault.lie(let text) {
       cutOff(session, text)
     } catch {
       let error = ForkError.wrap("\(vm)", error)
-      session.answer(request, .failed(errno: error.errno, message: error.message))
+      answer(vm, request, .failed(errno: error.errno, message: error.message))
     }
   }
 

@@ -45,8 +45,8 @@ actor ForkService {
   /// The last forks, for `describe`, also after their tickets were joined; by ticket, and in their order.
   var outcomes: [String: Outcome] = [:]
   var outcomeOrder: [String] = []
-  /// How many requests of each guest are being answered.
-  var openRequests: [String: Int] = [:]
+  /// The requests of each guest that are being answered.
+  var openRequests: [String: Set<UInt32>] = [:]
   var turns = Turns()
   /// Called when a ticket has changed; see `waitForChange`.
   var watchers: [UInt64: (ticket: String, continuation: CheckedContinuation<Void, Never>)] = [:]
