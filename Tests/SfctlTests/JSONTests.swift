@@ -102,6 +102,6 @@ import Testing
     try await expect(
       ["daemon", "status"],
       prints: #"{"accelerator":"tcg","accelerator_reason":"TCG: no vmx","host":"h1","#
-        + #""hypervisor_uri":"qemu:///embed","memtap_pid":12,"pid":11,"version":"0.1.0"}"#)
+        + #""hypervisor_uri":"qemu:///embed","memtap_pid":12,"pid":11,"running":true,"version":"0.1.0"}"#)
   }
 }
