@@ -104,7 +104,18 @@ public final class LibvirtHypervisor: Hypervisor {
     }
     guard let pointer = virDomainLookupByName(connection.pointer, name) else { return }
     let domain = Domain(taking: pointer)
-    killNow(name)
+    let isForeign = killNow(name)
+    if isForeign {
+      // Its QEMU was started by a process that has died, and is process 1's to collect: libvirt waits for that, seconds
+      // or more, but the machine has ended now.
+      let connection = connection
+      try? NamedThread("vm-destroy") {
+        guard let pointer = virDomainLookupByName(connection.pointer, name) else { return }
+        virDomainDestroy(pointer)
+        virDomainFree(pointer)
+      }.detach()
+      return
+    }
     guard virDomainDestroy(domain.pointer) != 0 else { return }
     let error = HypervisorError.last("destroying", machine: name)
     // It may have ended by itself in the meantime.
@@ -140,9 +151,14 @@ public final class LibvirtHypervisor: Hypervisor {
 
   /// From the file in which libvirt keeps it; 0 if there is none.
   /// libvirt asks with SIGTERM first and waits 10 s, which a QEMU whose virtual CPU waits in a page fault does not heed.
-  private func killNow(_ name: String) {
+  /// True: it is no child of ours, so that we can not collect it.
+  private func killNow(_ name: String) -> Bool {
     let pid = processID(of: name)
-    if pid > 0, ProcessFiles.firstLine("/proc/\(pid)/comm").hasPrefix("qemu") { kill(pid, SIGKILL) }
+    guard pid > 0, ProcessFiles.firstLine("/proc/\(pid)/comm").hasPrefix("qemu") else { return false }
+    kill(pid, SIGKILL)
+    let status = ProcessFiles.text("/proc/\(pid)/status").split(separator: "\n")
+    let parent = status.first { $0.hasPrefix("PPid:") }?.split(separator: "\t").last.flatMap { pid_t($0) }
+    return parent.map { $0 != getpid() } ?? false
   }
 
   func processID(of name: String) -> pid_t {
