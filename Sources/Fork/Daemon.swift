@@ -153,6 +153,7 @@ public struct Daemon: Sendable {
       group.cancelAll()
     }
     log.info("ending")
+    hypervisor.settle()
     unlink(configuration.paths.socket)
   }
 

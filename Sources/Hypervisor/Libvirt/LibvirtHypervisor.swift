@@ -1,6 +1,7 @@
 import CLibvirt
 import Glibc
 import LinuxSystem
+import Synchronization
 
 /// Machines as libvirt domains of QEMU.
 ///
@@ -14,6 +15,8 @@ public final class LibvirtHypervisor: Hypervisor {
   public var events: AsyncStream<MachineEvent> { connection.events }
 
   let connection: LibvirtConnection
+  /// Machines that have ended and that libvirt has not let go of yet: their names are not free.
+  private let ending = EndingNames()
   private let runDirectory: String
   private let logDirectory: String
 
@@ -53,6 +56,7 @@ public final class LibvirtHypervisor: Hypervisor {
 
   public func start(_ spec: MachineSpec) throws(HypervisorError) -> MachineStatus {
     let operation = "starting"
+    for _ in 0..<6000 where ending.withLock({ $0.contains(spec.name) }) { usleep(10_000) }
     if let existing = virDomainLookupByName(connection.pointer, spec.name) {
       virDomainFree(existing)
       throw HypervisorError(
@@ -108,8 +112,10 @@ public final class LibvirtHypervisor: Hypervisor {
     if isForeign {
       // Its QEMU was started by a process that has died, and is process 1's to collect: libvirt waits for that, seconds
       // or more, but the machine has ended now.
-      let connection = connection
+      let (connection, ending) = (connection, ending)
+      ending.withLock { _ = $0.insert(name) }
       try? NamedThread("vm-destroy") {
+        defer { ending.withLock { _ = $0.remove(name) } }
         guard let pointer = virDomainLookupByName(connection.pointer, name) else { return }
         virDomainDestroy(pointer)
         virDomainFree(pointer)
@@ -161,7 +167,22 @@ public final class LibvirtHypervisor: Hypervisor {
     return parent.map { $0 != getpid() } ?? false
   }
 
+  /// Waits until libvirt has let go of every machine that was ended, at most 30 s.
+  public func settle() {
+    for _ in 0..<3000 where ending.withLock({ !$0.isEmpty }) { usleep(10_000) }
+  }
+
   func processID(of name: String) -> pid_t {
     pid_t(ProcessFiles.firstLine("\(runDirectory)/\(name).pid")) ?? 0
+  }
+}
+
+/// Names that several threads add and take away.
+private final class EndingNames: Sendable {
+  private let names = Mutex<Set<String>>([])
+  func withLock<R>(_ body: (inout Set<String>) -> R) -> R {
+    var result: R?
+    names.withLock { result = body(&$0) }
+    return result!
   }
 }
