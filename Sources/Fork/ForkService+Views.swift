@@ -116,7 +116,7 @@ package struct GuestResidency: Sendable {
   package var privateBytes: UInt64 = 0
 
   static func read(pid: Int32, below directory: String) -> GuestResidency {
-    guard pid > 0, let text = try? ProcFile.text("/proc/\(pid)/smaps") else {
+    guard pid > 0, let text = try? readTextFile("/proc/\(pid)/smaps") else {
       return GuestResidency()
     }
     return parse(text, below: directory)

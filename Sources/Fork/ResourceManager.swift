@@ -88,7 +88,7 @@ package struct HostMemory: Sendable {
   package var available: UInt64
 
   package static func read() -> HostMemory {
-    let text = (try? ProcFile.text("/proc/meminfo")) ?? ""
+    let text = (try? readTextFile("/proc/meminfo")) ?? ""
     func field(_ name: String) -> UInt64 {
       for line in text.split(separator: "\n") where line.hasPrefix(name + ":") {
         let words = line.split(separator: " ")
