@@ -17,6 +17,7 @@ let package = Package(
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-certificates", from: "1.15.0"),
     .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
@@ -43,9 +44,11 @@ let package = Package(
       dependencies: [
         "Descriptor", "Memtap", "Hypervisor", "Wire", "GuestWire", "GuestMemory", "LinuxSystem",
         .product(name: "GRDB", package: "GRDB.swift"),
+        .product(name: "Crypto", package: "swift-crypto"),
         .product(name: "Logging", package: "swift-log"),
         .product(name: "NIOCore", package: "swift-nio"),
         .product(name: "NIOPosix", package: "swift-nio"),
+        .product(name: "X509", package: "swift-certificates"),
       ], swiftSettings: strict),
 
     // 3  a VM's state without its RAM
@@ -54,10 +57,17 @@ let package = Package(
       dependencies: ["GuestMemory", .product(name: "Crypto", package: "swift-crypto")],
       swiftSettings: strict),
 
+    // 4  pages to many hosts
+    .target(
+      name: "Mcdist",
+      dependencies: [
+        "GuestMemory", "LinuxSystem", "CLZ4", .product(name: "Crypto", package: "swift-crypto"),
+      ], swiftSettings: strict),
+
     // 5  pages on access
     .target(
       name: "Memtap",
-      dependencies: ["GuestMemory", "LinuxSystem"], swiftSettings: strict),
+      dependencies: ["GuestMemory", "LinuxSystem", "Mcdist"], swiftSettings: strict),
 
     // what the phases stand on
     .target(
@@ -76,6 +86,7 @@ let package = Package(
     .target(name: "CLinux"),
     .systemLibrary(
       name: "CLibvirt", pkgConfig: "libvirt-qemu", providers: [.apt(["libvirt-dev"])]),
+    .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
     .testTarget(name: "GuestWireTests", dependencies: ["GuestWire"], swiftSettings: strict),
     .testTarget(
       name: "DescriptorTests",
@@ -96,6 +107,8 @@ let package = Package(
         .product(name: "NIOEmbedded", package: "swift-nio"),
       ], swiftSettings: strict),
     .testTarget(name: "GuestMemoryTests", dependencies: ["GuestMemory"], swiftSettings: strict),
+    .testTarget(
+      name: "McdistTests", dependencies: ["Mcdist", "GuestMemory", "LinuxSystem"], swiftSettings: strict),
     .testTarget(name: "LinuxSystemTests", dependencies: ["LinuxSystem"], swiftSettings: strict),
     .testTarget(
       name: "MemtapTests",

@@ -174,6 +174,8 @@ extension ForkService {
       }
     case .vmGone:
       break  // libvirt's event says how it ended
+    case .whole(let id):
+      log.info("snapshot \(id) is here in full")
     }
   }
 }

@@ -215,6 +215,7 @@ final class EventLog: Sendable {
       case let .mustEnd(vm, reason): $0.mustEnd[vm] = reason
       case let .snapshotLost(snapshot, reason): $0.lost[snapshot] = reason
       case let .vmGone(vm): $0.gone.insert(vm)
+      case .whole: break  // of snapshots from other hosts
       }
     }
   }

@@ -159,6 +159,26 @@ struct FakeDaemon: Snowfork_V1_Snowfork.SimpleServiceProtocol {
     request: Snowfork_V1_DescribeTicketRequest, context: ServerContext
   ) async throws -> Snowfork_V1_ForkResult { Sample.fork }
 
+  func initCluster(
+    request: Snowfork_V1_InitClusterRequest, context: ServerContext
+  ) async throws -> Snowfork_V1_InitClusterReply { .init() }
+
+  func addHost(
+    request: Snowfork_V1_AddHostRequest, context: ServerContext
+  ) async throws -> Snowfork_V1_AddHostReply { .init() }
+
+  func joinCluster(
+    request: Snowfork_V1_JoinClusterRequest, context: ServerContext
+  ) async throws -> Snowfork_V1_JoinClusterReply { .init() }
+
+  func removeHost(
+    request: Snowfork_V1_RemoveHostRequest, context: ServerContext
+  ) async throws -> Snowfork_V1_RemoveHostReply { .init() }
+
+  func ticketHistory(
+    request: Snowfork_V1_TicketHistoryRequest, context: ServerContext
+  ) async throws -> Snowfork_V1_TicketHistoryReply { .init() }
+
   func info(request: Snowfork_V1_InfoRequest, context: ServerContext) async throws -> Snowfork_V1_InfoReply {
     Sample.info
   }

@@ -75,6 +75,12 @@ enum ControlRequest: Codable, Sendable {
   case drop(snapshot: String)
   case isWhole(snapshot: String)
   case complete(snapshot: String)
+  case serve(snapshot: String, address: String, transport: PageTransport)
+  /// Its `existing` travels beside it.
+  case attach(RemoteSnapshot)
+  case push(snapshot: String, isOn: Bool)
+  case originGone(snapshot: String, reason: String)
+  case history(snapshot: String)
   case statistics
   case layout(snapshot: String)
   /// From here on the connection carries `MemtapEvent`s to the client.
@@ -86,6 +92,8 @@ enum ControlAnswer: Codable, Sendable {
   case done
   case status(MemtapStatus)
   case whole(Bool)
+  case origin(PageOrigin)
+  case history(SnapshotHistory)
   case statistics(MemtapStatistics)
   /// The runs travel beside it.
   case layout(ramBytes: UInt64)

@@ -31,7 +31,11 @@ package final class ControlServer: Sendable {
 
   private func converse(_ socket: OwnedDescriptor) throws {
     while let frame = try ControlFrame.read(socket) {
-      let request = try frame.decode(ControlRequest.self)
+      var request = try frame.decode(ControlRequest.self)
+      if case .attach(var snapshot) = request {
+        snapshot.existing = frame.runs
+        request = .attach(snapshot)
+      }
       if case .events = request {
         try pager.events.add(socket) { pager.standingEvents() }
         return
@@ -56,6 +60,15 @@ package final class ControlServer: Sendable {
       case let .isWhole(snapshot):
         return ControlFrame.encode(ControlAnswer.whole(try pager.isWhole(snapshot: snapshot)))
       case let .complete(snapshot): try pager.complete(snapshot: snapshot)
+      case let .serve(snapshot, address, transport):
+        return ControlFrame.encode(
+          ControlAnswer.origin(
+            try pager.serve(snapshot: snapshot, address: address, transport: transport)))
+      case let .attach(snapshot): try pager.attach(snapshot)
+      case let .push(snapshot, isOn): try pager.push(snapshot: snapshot, isOn)
+      case let .originGone(snapshot, reason): try pager.originGone(snapshot: snapshot, reason: reason)
+      case let .history(snapshot):
+        return ControlFrame.encode(ControlAnswer.history(try pager.history(snapshot: snapshot)))
       case .statistics: return ControlFrame.encode(ControlAnswer.statistics(try pager.statistics()))
       case let .layout(snapshot): return encode(try pager.layout(snapshot: snapshot))
       case .events: preconditionFailure("handled by converse")

@@ -60,6 +60,32 @@ public final class MemtapClient: MemtapControl, Sendable {
     return statistics
   }
 
+  public func serve(
+    snapshot: String, address: String, transport: PageTransport
+  ) throws(MemtapError) -> PageOrigin {
+    let request = ControlRequest.serve(snapshot: snapshot, address: address, transport: transport)
+    guard case let .origin(origin) = try call(request, "serve", snapshot).answer else {
+      throw nonsense("serve")
+    }
+    return origin
+  }
+  public func attach(_ snapshot: RemoteSnapshot) throws(MemtapError) {
+    var header = snapshot
+    header.existing = []
+    try call(.attach(header), "attach", snapshot.id, runs: snapshot.existing)
+  }
+  public func push(snapshot: String, _ isOn: Bool) throws(MemtapError) {
+    try call(.push(snapshot: snapshot, isOn: isOn), "push", snapshot)
+  }
+  public func originGone(snapshot: String, reason: String) throws(MemtapError) {
+    try call(.originGone(snapshot: snapshot, reason: reason), "originGone", snapshot)
+  }
+  public func history(snapshot: String) throws(MemtapError) -> SnapshotHistory {
+    guard case let .history(history) = try call(.history(snapshot: snapshot), "history", snapshot).answer
+    else { throw nonsense("history") }
+    return history
+  }
+
   /// What the pager tells unasked, from a connection and a thread of its own. First what stands already (VMs to be
   /// ended, snapshots lost, VMs gone and not forgotten), so that an event may come twice. The stream ends when the
   /// pager does, at once if there is none.
@@ -86,9 +112,9 @@ public final class MemtapClient: MemtapControl, Sendable {
 
   @discardableResult
   private func call(
-    _ request: ControlRequest, _ operation: String, _ subject: String
+    _ request: ControlRequest, _ operation: String, _ subject: String, runs: [SnapshotLayout.PageRun] = []
   ) throws(MemtapError) -> (answer: ControlAnswer, runs: [SnapshotLayout.PageRun]) {
-    let bytes = ControlFrame.encode(request)
+    let bytes = ControlFrame.encode(request, runs: runs)
     // An idle connection may be one to a pager that has ended since: then once more, with a new one.
     while let socket = idle.withLock({ $0.popLast() }) {
       if let outcome = try? exchange(bytes, socket) { return try open(outcome, socket) }

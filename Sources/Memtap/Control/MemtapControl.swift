@@ -33,6 +33,17 @@ public protocol MemtapControl: AnyObject, Sendable {
   /// Copies every page that is still missing from the origin into the cache.
   func complete(snapshot: String) throws(MemtapError)
 
+  /// Serves a snapshot of this host to others from now on; answers where. The port and group are chosen by the pager.
+  func serve(snapshot: String, address: String, transport: PageTransport) throws(MemtapError) -> PageOrigin
+  /// Makes a snapshot known whose origin is on another host: slots can be activated on it, and its pages come as they
+  /// are asked for.
+  func attach(_ snapshot: RemoteSnapshot) throws(MemtapError)
+  /// Begins or ends bringing all of a remote snapshot here in the background. When all is here, `.whole` is told.
+  func push(snapshot: String, _ isOn: Bool) throws(MemtapError)
+  /// The origin of a remote snapshot will not answer any more: what is not here is lost.
+  func originGone(snapshot: String, reason: String) throws(MemtapError)
+  func history(snapshot: String) throws(MemtapError) -> SnapshotHistory
+
   func statistics() throws(MemtapError) -> MemtapStatistics
   /// The page presence of a snapshot for the descriptor.
   func layout(snapshot: String) throws(MemtapError) -> SnapshotLayout
@@ -79,6 +90,8 @@ public enum MemtapEvent: Sendable, Codable {
   case snapshotLost(snapshot: String, reason: String)
   /// The shim's socket hung up: QEMU has ended.
   case vmGone(vm: String)
+  /// Every page of a remote snapshot is on this host: its origin may end.
+  case whole(snapshot: String)
 }
 
 /// Microseconds.
@@ -123,6 +136,8 @@ public struct MemtapStatistics: Sendable, Codable {
     public var faultMicroseconds: LatencySummary
     public var vms: [String]
     public var lost: String?
+    /// Nil: all on this host, and not served to others.
+    public var distribution: DistributionCounters?
   }
   public init(vms: [VMCounters], snapshots: [SnapshotCounters]) {
     self.vms = vms

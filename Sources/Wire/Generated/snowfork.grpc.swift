@@ -218,6 +218,71 @@ public enum Snowfork_V1_Snowfork: Sendable {
                 type: .unary
             )
         }
+        /// Namespace for "TicketHistory" metadata.
+        public enum TicketHistory: Sendable {
+            /// Request type for "TicketHistory".
+            public typealias Input = Snowfork_V1_TicketHistoryRequest
+            /// Response type for "TicketHistory".
+            public typealias Output = Snowfork_V1_TicketHistoryReply
+            /// Descriptor for "TicketHistory".
+            public static let descriptor = GRPCCore.MethodDescriptor(
+                service: GRPCCore.ServiceDescriptor(fullyQualifiedService: "snowfork.v1.Snowfork"),
+                method: "TicketHistory",
+                type: .unary
+            )
+        }
+        /// Namespace for "InitCluster" metadata.
+        public enum InitCluster: Sendable {
+            /// Request type for "InitCluster".
+            public typealias Input = Snowfork_V1_InitClusterRequest
+            /// Response type for "InitCluster".
+            public typealias Output = Snowfork_V1_InitClusterReply
+            /// Descriptor for "InitCluster".
+            public static let descriptor = GRPCCore.MethodDescriptor(
+                service: GRPCCore.ServiceDescriptor(fullyQualifiedService: "snowfork.v1.Snowfork"),
+                method: "InitCluster",
+                type: .unary
+            )
+        }
+        /// Namespace for "AddHost" metadata.
+        public enum AddHost: Sendable {
+            /// Request type for "AddHost".
+            public typealias Input = Snowfork_V1_AddHostRequest
+            /// Response type for "AddHost".
+            public typealias Output = Snowfork_V1_AddHostReply
+            /// Descriptor for "AddHost".
+            public static let descriptor = GRPCCore.MethodDescriptor(
+                service: GRPCCore.ServiceDescriptor(fullyQualifiedService: "snowfork.v1.Snowfork"),
+                method: "AddHost",
+                type: .unary
+            )
+        }
+        /// Namespace for "JoinCluster" metadata.
+        public enum JoinCluster: Sendable {
+            /// Request type for "JoinCluster".
+            public typealias Input = Snowfork_V1_JoinClusterRequest
+            /// Response type for "JoinCluster".
+            public typealias Output = Snowfork_V1_JoinClusterReply
+            /// Descriptor for "JoinCluster".
+            public static let descriptor = GRPCCore.MethodDescriptor(
+                service: GRPCCore.ServiceDescriptor(fullyQualifiedService: "snowfork.v1.Snowfork"),
+                method: "JoinCluster",
+                type: .unary
+            )
+        }
+        /// Namespace for "RemoveHost" metadata.
+        public enum RemoveHost: Sendable {
+            /// Request type for "RemoveHost".
+            public typealias Input = Snowfork_V1_RemoveHostRequest
+            /// Response type for "RemoveHost".
+            public typealias Output = Snowfork_V1_RemoveHostReply
+            /// Descriptor for "RemoveHost".
+            public static let descriptor = GRPCCore.MethodDescriptor(
+                service: GRPCCore.ServiceDescriptor(fullyQualifiedService: "snowfork.v1.Snowfork"),
+                method: "RemoveHost",
+                type: .unary
+            )
+        }
         /// Namespace for "Info" metadata.
         public enum Info: Sendable {
             /// Request type for "Info".
@@ -261,6 +326,11 @@ public enum Snowfork_V1_Snowfork: Sendable {
             ListHosts.descriptor,
             ListTickets.descriptor,
             DescribeTicket.descriptor,
+            TicketHistory.descriptor,
+            InitCluster.descriptor,
+            AddHost.descriptor,
+            JoinCluster.descriptor,
+            RemoveHost.descriptor,
             Info.descriptor,
             Shutdown.descriptor
         ]
@@ -508,6 +578,85 @@ extension Snowfork_V1_Snowfork {
             request: GRPCCore.StreamingServerRequest<Snowfork_V1_DescribeTicketRequest>,
             context: GRPCCore.ServerContext
         ) async throws -> GRPCCore.StreamingServerResponse<Snowfork_V1_ForkResult>
+
+        /// Handle the "TicketHistory" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > How a ticket's pages came to each host.
+        ///
+        /// - Parameters:
+        ///   - request: A streaming request of `Snowfork_V1_TicketHistoryRequest` messages.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A streaming response of `Snowfork_V1_TicketHistoryReply` messages.
+        func ticketHistory(
+            request: GRPCCore.StreamingServerRequest<Snowfork_V1_TicketHistoryRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.StreamingServerResponse<Snowfork_V1_TicketHistoryReply>
+
+        /// Handle the "InitCluster" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > The cluster of hosts. InitCluster makes its authority here; AddHost enrols another host and answers with the
+        /// > bundle that JoinCluster takes there.
+        ///
+        /// - Parameters:
+        ///   - request: A streaming request of `Snowfork_V1_InitClusterRequest` messages.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A streaming response of `Snowfork_V1_InitClusterReply` messages.
+        func initCluster(
+            request: GRPCCore.StreamingServerRequest<Snowfork_V1_InitClusterRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.StreamingServerResponse<Snowfork_V1_InitClusterReply>
+
+        /// Handle the "AddHost" method.
+        ///
+        /// - Parameters:
+        ///   - request: A streaming request of `Snowfork_V1_AddHostRequest` messages.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A streaming response of `Snowfork_V1_AddHostReply` messages.
+        func addHost(
+            request: GRPCCore.StreamingServerRequest<Snowfork_V1_AddHostRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.StreamingServerResponse<Snowfork_V1_AddHostReply>
+
+        /// Handle the "JoinCluster" method.
+        ///
+        /// - Parameters:
+        ///   - request: A streaming request of `Snowfork_V1_JoinClusterRequest` messages.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A streaming response of `Snowfork_V1_JoinClusterReply` messages.
+        func joinCluster(
+            request: GRPCCore.StreamingServerRequest<Snowfork_V1_JoinClusterRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.StreamingServerResponse<Snowfork_V1_JoinClusterReply>
+
+        /// Handle the "RemoveHost" method.
+        ///
+        /// - Parameters:
+        ///   - request: A streaming request of `Snowfork_V1_RemoveHostRequest` messages.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A streaming response of `Snowfork_V1_RemoveHostReply` messages.
+        func removeHost(
+            request: GRPCCore.StreamingServerRequest<Snowfork_V1_RemoveHostRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.StreamingServerResponse<Snowfork_V1_RemoveHostReply>
 
         /// Handle the "Info" method.
         ///
@@ -765,6 +914,85 @@ extension Snowfork_V1_Snowfork {
             request: GRPCCore.ServerRequest<Snowfork_V1_DescribeTicketRequest>,
             context: GRPCCore.ServerContext
         ) async throws -> GRPCCore.ServerResponse<Snowfork_V1_ForkResult>
+
+        /// Handle the "TicketHistory" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > How a ticket's pages came to each host.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Snowfork_V1_TicketHistoryRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A response containing a single `Snowfork_V1_TicketHistoryReply` message.
+        func ticketHistory(
+            request: GRPCCore.ServerRequest<Snowfork_V1_TicketHistoryRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.ServerResponse<Snowfork_V1_TicketHistoryReply>
+
+        /// Handle the "InitCluster" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > The cluster of hosts. InitCluster makes its authority here; AddHost enrols another host and answers with the
+        /// > bundle that JoinCluster takes there.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Snowfork_V1_InitClusterRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A response containing a single `Snowfork_V1_InitClusterReply` message.
+        func initCluster(
+            request: GRPCCore.ServerRequest<Snowfork_V1_InitClusterRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.ServerResponse<Snowfork_V1_InitClusterReply>
+
+        /// Handle the "AddHost" method.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Snowfork_V1_AddHostRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A response containing a single `Snowfork_V1_AddHostReply` message.
+        func addHost(
+            request: GRPCCore.ServerRequest<Snowfork_V1_AddHostRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.ServerResponse<Snowfork_V1_AddHostReply>
+
+        /// Handle the "JoinCluster" method.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Snowfork_V1_JoinClusterRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A response containing a single `Snowfork_V1_JoinClusterReply` message.
+        func joinCluster(
+            request: GRPCCore.ServerRequest<Snowfork_V1_JoinClusterRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.ServerResponse<Snowfork_V1_JoinClusterReply>
+
+        /// Handle the "RemoveHost" method.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Snowfork_V1_RemoveHostRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A response containing a single `Snowfork_V1_RemoveHostReply` message.
+        func removeHost(
+            request: GRPCCore.ServerRequest<Snowfork_V1_RemoveHostRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.ServerResponse<Snowfork_V1_RemoveHostReply>
 
         /// Handle the "Info" method.
         ///
@@ -1026,6 +1254,85 @@ extension Snowfork_V1_Snowfork {
             context: GRPCCore.ServerContext
         ) async throws -> Snowfork_V1_ForkResult
 
+        /// Handle the "TicketHistory" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > How a ticket's pages came to each host.
+        ///
+        /// - Parameters:
+        ///   - request: A `Snowfork_V1_TicketHistoryRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A `Snowfork_V1_TicketHistoryReply` to respond with.
+        func ticketHistory(
+            request: Snowfork_V1_TicketHistoryRequest,
+            context: GRPCCore.ServerContext
+        ) async throws -> Snowfork_V1_TicketHistoryReply
+
+        /// Handle the "InitCluster" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > The cluster of hosts. InitCluster makes its authority here; AddHost enrols another host and answers with the
+        /// > bundle that JoinCluster takes there.
+        ///
+        /// - Parameters:
+        ///   - request: A `Snowfork_V1_InitClusterRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A `Snowfork_V1_InitClusterReply` to respond with.
+        func initCluster(
+            request: Snowfork_V1_InitClusterRequest,
+            context: GRPCCore.ServerContext
+        ) async throws -> Snowfork_V1_InitClusterReply
+
+        /// Handle the "AddHost" method.
+        ///
+        /// - Parameters:
+        ///   - request: A `Snowfork_V1_AddHostRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A `Snowfork_V1_AddHostReply` to respond with.
+        func addHost(
+            request: Snowfork_V1_AddHostRequest,
+            context: GRPCCore.ServerContext
+        ) async throws -> Snowfork_V1_AddHostReply
+
+        /// Handle the "JoinCluster" method.
+        ///
+        /// - Parameters:
+        ///   - request: A `Snowfork_V1_JoinClusterRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A `Snowfork_V1_JoinClusterReply` to respond with.
+        func joinCluster(
+            request: Snowfork_V1_JoinClusterRequest,
+            context: GRPCCore.ServerContext
+        ) async throws -> Snowfork_V1_JoinClusterReply
+
+        /// Handle the "RemoveHost" method.
+        ///
+        /// - Parameters:
+        ///   - request: A `Snowfork_V1_RemoveHostRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A `Snowfork_V1_RemoveHostReply` to respond with.
+        func removeHost(
+            request: Snowfork_V1_RemoveHostRequest,
+            context: GRPCCore.ServerContext
+        ) async throws -> Snowfork_V1_RemoveHostReply
+
         /// Handle the "Info" method.
         ///
         /// - Parameters:
@@ -1226,6 +1533,61 @@ extension Snowfork_V1_Snowfork.StreamingServiceProtocol {
             }
         )
         router.registerHandler(
+            forMethod: Snowfork_V1_Snowfork.Method.TicketHistory.descriptor,
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Snowfork_V1_TicketHistoryRequest>(),
+            serializer: GRPCProtobuf.ProtobufSerializer<Snowfork_V1_TicketHistoryReply>(),
+            handler: { request, context in
+                try await self.ticketHistory(
+                    request: request,
+                    context: context
+                )
+            }
+        )
+        router.registerHandler(
+            forMethod: Snowfork_V1_Snowfork.Method.InitCluster.descriptor,
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Snowfork_V1_InitClusterRequest>(),
+            serializer: GRPCProtobuf.ProtobufSerializer<Snowfork_V1_InitClusterReply>(),
+            handler: { request, context in
+                try await self.initCluster(
+                    request: request,
+                    context: context
+                )
+            }
+        )
+        router.registerHandler(
+            forMethod: Snowfork_V1_Snowfork.Method.AddHost.descriptor,
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Snowfork_V1_AddHostRequest>(),
+            serializer: GRPCProtobuf.ProtobufSerializer<Snowfork_V1_AddHostReply>(),
+            handler: { request, context in
+                try await self.addHost(
+                    request: request,
+                    context: context
+                )
+            }
+        )
+        router.registerHandler(
+            forMethod: Snowfork_V1_Snowfork.Method.JoinCluster.descriptor,
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Snowfork_V1_JoinClusterRequest>(),
+            serializer: GRPCProtobuf.ProtobufSerializer<Snowfork_V1_JoinClusterReply>(),
+            handler: { request, context in
+                try await self.joinCluster(
+                    request: request,
+                    context: context
+                )
+            }
+        )
+        router.registerHandler(
+            forMethod: Snowfork_V1_Snowfork.Method.RemoveHost.descriptor,
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Snowfork_V1_RemoveHostRequest>(),
+            serializer: GRPCProtobuf.ProtobufSerializer<Snowfork_V1_RemoveHostReply>(),
+            handler: { request, context in
+                try await self.removeHost(
+                    request: request,
+                    context: context
+                )
+            }
+        )
+        router.registerHandler(
             forMethod: Snowfork_V1_Snowfork.Method.Info.descriptor,
             deserializer: GRPCProtobuf.ProtobufDeserializer<Snowfork_V1_InfoRequest>(),
             serializer: GRPCProtobuf.ProtobufSerializer<Snowfork_V1_InfoReply>(),
@@ -1401,6 +1763,61 @@ extension Snowfork_V1_Snowfork.ServiceProtocol {
         context: GRPCCore.ServerContext
     ) async throws -> GRPCCore.StreamingServerResponse<Snowfork_V1_ForkResult> {
         let response = try await self.describeTicket(
+            request: GRPCCore.ServerRequest(stream: request),
+            context: context
+        )
+        return GRPCCore.StreamingServerResponse(single: response)
+    }
+
+    public func ticketHistory(
+        request: GRPCCore.StreamingServerRequest<Snowfork_V1_TicketHistoryRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.StreamingServerResponse<Snowfork_V1_TicketHistoryReply> {
+        let response = try await self.ticketHistory(
+            request: GRPCCore.ServerRequest(stream: request),
+            context: context
+        )
+        return GRPCCore.StreamingServerResponse(single: response)
+    }
+
+    public func initCluster(
+        request: GRPCCore.StreamingServerRequest<Snowfork_V1_InitClusterRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.StreamingServerResponse<Snowfork_V1_InitClusterReply> {
+        let response = try await self.initCluster(
+            request: GRPCCore.ServerRequest(stream: request),
+            context: context
+        )
+        return GRPCCore.StreamingServerResponse(single: response)
+    }
+
+    public func addHost(
+        request: GRPCCore.StreamingServerRequest<Snowfork_V1_AddHostRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.StreamingServerResponse<Snowfork_V1_AddHostReply> {
+        let response = try await self.addHost(
+            request: GRPCCore.ServerRequest(stream: request),
+            context: context
+        )
+        return GRPCCore.StreamingServerResponse(single: response)
+    }
+
+    public func joinCluster(
+        request: GRPCCore.StreamingServerRequest<Snowfork_V1_JoinClusterRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.StreamingServerResponse<Snowfork_V1_JoinClusterReply> {
+        let response = try await self.joinCluster(
+            request: GRPCCore.ServerRequest(stream: request),
+            context: context
+        )
+        return GRPCCore.StreamingServerResponse(single: response)
+    }
+
+    public func removeHost(
+        request: GRPCCore.StreamingServerRequest<Snowfork_V1_RemoveHostRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.StreamingServerResponse<Snowfork_V1_RemoveHostReply> {
+        let response = try await self.removeHost(
             request: GRPCCore.ServerRequest(stream: request),
             context: context
         )
@@ -1641,6 +2058,71 @@ extension Snowfork_V1_Snowfork.SimpleServiceProtocol {
     ) async throws -> GRPCCore.ServerResponse<Snowfork_V1_ForkResult> {
         return GRPCCore.ServerResponse<Snowfork_V1_ForkResult>(
             message: try await self.describeTicket(
+                request: request.message,
+                context: context
+            ),
+            metadata: [:]
+        )
+    }
+
+    public func ticketHistory(
+        request: GRPCCore.ServerRequest<Snowfork_V1_TicketHistoryRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.ServerResponse<Snowfork_V1_TicketHistoryReply> {
+        return GRPCCore.ServerResponse<Snowfork_V1_TicketHistoryReply>(
+            message: try await self.ticketHistory(
+                request: request.message,
+                context: context
+            ),
+            metadata: [:]
+        )
+    }
+
+    public func initCluster(
+        request: GRPCCore.ServerRequest<Snowfork_V1_InitClusterRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.ServerResponse<Snowfork_V1_InitClusterReply> {
+        return GRPCCore.ServerResponse<Snowfork_V1_InitClusterReply>(
+            message: try await self.initCluster(
+                request: request.message,
+                context: context
+            ),
+            metadata: [:]
+        )
+    }
+
+    public func addHost(
+        request: GRPCCore.ServerRequest<Snowfork_V1_AddHostRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.ServerResponse<Snowfork_V1_AddHostReply> {
+        return GRPCCore.ServerResponse<Snowfork_V1_AddHostReply>(
+            message: try await self.addHost(
+                request: request.message,
+                context: context
+            ),
+            metadata: [:]
+        )
+    }
+
+    public func joinCluster(
+        request: GRPCCore.ServerRequest<Snowfork_V1_JoinClusterRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.ServerResponse<Snowfork_V1_JoinClusterReply> {
+        return GRPCCore.ServerResponse<Snowfork_V1_JoinClusterReply>(
+            message: try await self.joinCluster(
+                request: request.message,
+                context: context
+            ),
+            metadata: [:]
+        )
+    }
+
+    public func removeHost(
+        request: GRPCCore.ServerRequest<Snowfork_V1_RemoveHostRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.ServerResponse<Snowfork_V1_RemoveHostReply> {
+        return GRPCCore.ServerResponse<Snowfork_V1_RemoveHostReply>(
+            message: try await self.removeHost(
                 request: request.message,
                 context: context
             ),
@@ -1977,6 +2459,110 @@ extension Snowfork_V1_Snowfork {
             deserializer: some GRPCCore.MessageDeserializer<Snowfork_V1_ForkResult>,
             options: GRPCCore.CallOptions,
             onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_ForkResult>) async throws -> Result
+        ) async throws -> Result where Result: Sendable
+
+        /// Call the "TicketHistory" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > How a ticket's pages came to each host.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Snowfork_V1_TicketHistoryRequest` message.
+        ///   - serializer: A serializer for `Snowfork_V1_TicketHistoryRequest` messages.
+        ///   - deserializer: A deserializer for `Snowfork_V1_TicketHistoryReply` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        func ticketHistory<Result>(
+            request: GRPCCore.ClientRequest<Snowfork_V1_TicketHistoryRequest>,
+            serializer: some GRPCCore.MessageSerializer<Snowfork_V1_TicketHistoryRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Snowfork_V1_TicketHistoryReply>,
+            options: GRPCCore.CallOptions,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_TicketHistoryReply>) async throws -> Result
+        ) async throws -> Result where Result: Sendable
+
+        /// Call the "InitCluster" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > The cluster of hosts. InitCluster makes its authority here; AddHost enrols another host and answers with the
+        /// > bundle that JoinCluster takes there.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Snowfork_V1_InitClusterRequest` message.
+        ///   - serializer: A serializer for `Snowfork_V1_InitClusterRequest` messages.
+        ///   - deserializer: A deserializer for `Snowfork_V1_InitClusterReply` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        func initCluster<Result>(
+            request: GRPCCore.ClientRequest<Snowfork_V1_InitClusterRequest>,
+            serializer: some GRPCCore.MessageSerializer<Snowfork_V1_InitClusterRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Snowfork_V1_InitClusterReply>,
+            options: GRPCCore.CallOptions,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_InitClusterReply>) async throws -> Result
+        ) async throws -> Result where Result: Sendable
+
+        /// Call the "AddHost" method.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Snowfork_V1_AddHostRequest` message.
+        ///   - serializer: A serializer for `Snowfork_V1_AddHostRequest` messages.
+        ///   - deserializer: A deserializer for `Snowfork_V1_AddHostReply` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        func addHost<Result>(
+            request: GRPCCore.ClientRequest<Snowfork_V1_AddHostRequest>,
+            serializer: some GRPCCore.MessageSerializer<Snowfork_V1_AddHostRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Snowfork_V1_AddHostReply>,
+            options: GRPCCore.CallOptions,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_AddHostReply>) async throws -> Result
+        ) async throws -> Result where Result: Sendable
+
+        /// Call the "JoinCluster" method.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Snowfork_V1_JoinClusterRequest` message.
+        ///   - serializer: A serializer for `Snowfork_V1_JoinClusterRequest` messages.
+        ///   - deserializer: A deserializer for `Snowfork_V1_JoinClusterReply` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        func joinCluster<Result>(
+            request: GRPCCore.ClientRequest<Snowfork_V1_JoinClusterRequest>,
+            serializer: some GRPCCore.MessageSerializer<Snowfork_V1_JoinClusterRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Snowfork_V1_JoinClusterReply>,
+            options: GRPCCore.CallOptions,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_JoinClusterReply>) async throws -> Result
+        ) async throws -> Result where Result: Sendable
+
+        /// Call the "RemoveHost" method.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Snowfork_V1_RemoveHostRequest` message.
+        ///   - serializer: A serializer for `Snowfork_V1_RemoveHostRequest` messages.
+        ///   - deserializer: A deserializer for `Snowfork_V1_RemoveHostReply` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        func removeHost<Result>(
+            request: GRPCCore.ClientRequest<Snowfork_V1_RemoveHostRequest>,
+            serializer: some GRPCCore.MessageSerializer<Snowfork_V1_RemoveHostRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Snowfork_V1_RemoveHostReply>,
+            options: GRPCCore.CallOptions,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_RemoveHostReply>) async throws -> Result
         ) async throws -> Result where Result: Sendable
 
         /// Call the "Info" method.
@@ -2484,6 +3070,165 @@ extension Snowfork_V1_Snowfork {
             )
         }
 
+        /// Call the "TicketHistory" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > How a ticket's pages came to each host.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Snowfork_V1_TicketHistoryRequest` message.
+        ///   - serializer: A serializer for `Snowfork_V1_TicketHistoryRequest` messages.
+        ///   - deserializer: A deserializer for `Snowfork_V1_TicketHistoryReply` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        public func ticketHistory<Result>(
+            request: GRPCCore.ClientRequest<Snowfork_V1_TicketHistoryRequest>,
+            serializer: some GRPCCore.MessageSerializer<Snowfork_V1_TicketHistoryRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Snowfork_V1_TicketHistoryReply>,
+            options: GRPCCore.CallOptions = .defaults,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_TicketHistoryReply>) async throws -> Result = { response in
+                try response.message
+            }
+        ) async throws -> Result where Result: Sendable {
+            try await self.client.unary(
+                request: request,
+                descriptor: Snowfork_V1_Snowfork.Method.TicketHistory.descriptor,
+                serializer: serializer,
+                deserializer: deserializer,
+                options: options,
+                onResponse: handleResponse
+            )
+        }
+
+        /// Call the "InitCluster" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > The cluster of hosts. InitCluster makes its authority here; AddHost enrols another host and answers with the
+        /// > bundle that JoinCluster takes there.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Snowfork_V1_InitClusterRequest` message.
+        ///   - serializer: A serializer for `Snowfork_V1_InitClusterRequest` messages.
+        ///   - deserializer: A deserializer for `Snowfork_V1_InitClusterReply` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        public func initCluster<Result>(
+            request: GRPCCore.ClientRequest<Snowfork_V1_InitClusterRequest>,
+            serializer: some GRPCCore.MessageSerializer<Snowfork_V1_InitClusterRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Snowfork_V1_InitClusterReply>,
+            options: GRPCCore.CallOptions = .defaults,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_InitClusterReply>) async throws -> Result = { response in
+                try response.message
+            }
+        ) async throws -> Result where Result: Sendable {
+            try await self.client.unary(
+                request: request,
+                descriptor: Snowfork_V1_Snowfork.Method.InitCluster.descriptor,
+                serializer: serializer,
+                deserializer: deserializer,
+                options: options,
+                onResponse: handleResponse
+            )
+        }
+
+        /// Call the "AddHost" method.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Snowfork_V1_AddHostRequest` message.
+        ///   - serializer: A serializer for `Snowfork_V1_AddHostRequest` messages.
+        ///   - deserializer: A deserializer for `Snowfork_V1_AddHostReply` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        public func addHost<Result>(
+            request: GRPCCore.ClientRequest<Snowfork_V1_AddHostRequest>,
+            serializer: some GRPCCore.MessageSerializer<Snowfork_V1_AddHostRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Snowfork_V1_AddHostReply>,
+            options: GRPCCore.CallOptions = .defaults,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_AddHostReply>) async throws -> Result = { response in
+                try response.message
+            }
+        ) async throws -> Result where Result: Sendable {
+            try await self.client.unary(
+                request: request,
+                descriptor: Snowfork_V1_Snowfork.Method.AddHost.descriptor,
+                serializer: serializer,
+                deserializer: deserializer,
+                options: options,
+                onResponse: handleResponse
+            )
+        }
+
+        /// Call the "JoinCluster" method.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Snowfork_V1_JoinClusterRequest` message.
+        ///   - serializer: A serializer for `Snowfork_V1_JoinClusterRequest` messages.
+        ///   - deserializer: A deserializer for `Snowfork_V1_JoinClusterReply` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        public func joinCluster<Result>(
+            request: GRPCCore.ClientRequest<Snowfork_V1_JoinClusterRequest>,
+            serializer: some GRPCCore.MessageSerializer<Snowfork_V1_JoinClusterRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Snowfork_V1_JoinClusterReply>,
+            options: GRPCCore.CallOptions = .defaults,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_JoinClusterReply>) async throws -> Result = { response in
+                try response.message
+            }
+        ) async throws -> Result where Result: Sendable {
+            try await self.client.unary(
+                request: request,
+                descriptor: Snowfork_V1_Snowfork.Method.JoinCluster.descriptor,
+                serializer: serializer,
+                deserializer: deserializer,
+                options: options,
+                onResponse: handleResponse
+            )
+        }
+
+        /// Call the "RemoveHost" method.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Snowfork_V1_RemoveHostRequest` message.
+        ///   - serializer: A serializer for `Snowfork_V1_RemoveHostRequest` messages.
+        ///   - deserializer: A deserializer for `Snowfork_V1_RemoveHostReply` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        public func removeHost<Result>(
+            request: GRPCCore.ClientRequest<Snowfork_V1_RemoveHostRequest>,
+            serializer: some GRPCCore.MessageSerializer<Snowfork_V1_RemoveHostRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Snowfork_V1_RemoveHostReply>,
+            options: GRPCCore.CallOptions = .defaults,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_RemoveHostReply>) async throws -> Result = { response in
+                try response.message
+            }
+        ) async throws -> Result where Result: Sendable {
+            try await self.client.unary(
+                request: request,
+                descriptor: Snowfork_V1_Snowfork.Method.RemoveHost.descriptor,
+                serializer: serializer,
+                deserializer: deserializer,
+                options: options,
+                onResponse: handleResponse
+            )
+        }
+
         /// Call the "Info" method.
         ///
         /// - Parameters:
@@ -2919,6 +3664,140 @@ extension Snowfork_V1_Snowfork.ClientProtocol {
             request: request,
             serializer: GRPCProtobuf.ProtobufSerializer<Snowfork_V1_DescribeTicketRequest>(),
             deserializer: GRPCProtobuf.ProtobufDeserializer<Snowfork_V1_ForkResult>(),
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "TicketHistory" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > How a ticket's pages came to each host.
+    ///
+    /// - Parameters:
+    ///   - request: A request containing a single `Snowfork_V1_TicketHistoryRequest` message.
+    ///   - options: Options to apply to this RPC.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func ticketHistory<Result>(
+        request: GRPCCore.ClientRequest<Snowfork_V1_TicketHistoryRequest>,
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_TicketHistoryReply>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        try await self.ticketHistory(
+            request: request,
+            serializer: GRPCProtobuf.ProtobufSerializer<Snowfork_V1_TicketHistoryRequest>(),
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Snowfork_V1_TicketHistoryReply>(),
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "InitCluster" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > The cluster of hosts. InitCluster makes its authority here; AddHost enrols another host and answers with the
+    /// > bundle that JoinCluster takes there.
+    ///
+    /// - Parameters:
+    ///   - request: A request containing a single `Snowfork_V1_InitClusterRequest` message.
+    ///   - options: Options to apply to this RPC.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func initCluster<Result>(
+        request: GRPCCore.ClientRequest<Snowfork_V1_InitClusterRequest>,
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_InitClusterReply>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        try await self.initCluster(
+            request: request,
+            serializer: GRPCProtobuf.ProtobufSerializer<Snowfork_V1_InitClusterRequest>(),
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Snowfork_V1_InitClusterReply>(),
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "AddHost" method.
+    ///
+    /// - Parameters:
+    ///   - request: A request containing a single `Snowfork_V1_AddHostRequest` message.
+    ///   - options: Options to apply to this RPC.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func addHost<Result>(
+        request: GRPCCore.ClientRequest<Snowfork_V1_AddHostRequest>,
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_AddHostReply>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        try await self.addHost(
+            request: request,
+            serializer: GRPCProtobuf.ProtobufSerializer<Snowfork_V1_AddHostRequest>(),
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Snowfork_V1_AddHostReply>(),
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "JoinCluster" method.
+    ///
+    /// - Parameters:
+    ///   - request: A request containing a single `Snowfork_V1_JoinClusterRequest` message.
+    ///   - options: Options to apply to this RPC.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func joinCluster<Result>(
+        request: GRPCCore.ClientRequest<Snowfork_V1_JoinClusterRequest>,
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_JoinClusterReply>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        try await self.joinCluster(
+            request: request,
+            serializer: GRPCProtobuf.ProtobufSerializer<Snowfork_V1_JoinClusterRequest>(),
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Snowfork_V1_JoinClusterReply>(),
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "RemoveHost" method.
+    ///
+    /// - Parameters:
+    ///   - request: A request containing a single `Snowfork_V1_RemoveHostRequest` message.
+    ///   - options: Options to apply to this RPC.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func removeHost<Result>(
+        request: GRPCCore.ClientRequest<Snowfork_V1_RemoveHostRequest>,
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_RemoveHostReply>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        try await self.removeHost(
+            request: request,
+            serializer: GRPCProtobuf.ProtobufSerializer<Snowfork_V1_RemoveHostRequest>(),
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Snowfork_V1_RemoveHostReply>(),
             options: options,
             onResponse: handleResponse
         )
@@ -3408,6 +4287,160 @@ extension Snowfork_V1_Snowfork.ClientProtocol {
             metadata: metadata
         )
         return try await self.describeTicket(
+            request: request,
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "TicketHistory" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > How a ticket's pages came to each host.
+    ///
+    /// - Parameters:
+    ///   - message: request message to send.
+    ///   - metadata: Additional metadata to send, defaults to empty.
+    ///   - options: Options to apply to this RPC, defaults to `.defaults`.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func ticketHistory<Result>(
+        _ message: Snowfork_V1_TicketHistoryRequest,
+        metadata: GRPCCore.Metadata = [:],
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_TicketHistoryReply>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        let request = GRPCCore.ClientRequest<Snowfork_V1_TicketHistoryRequest>(
+            message: message,
+            metadata: metadata
+        )
+        return try await self.ticketHistory(
+            request: request,
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "InitCluster" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > The cluster of hosts. InitCluster makes its authority here; AddHost enrols another host and answers with the
+    /// > bundle that JoinCluster takes there.
+    ///
+    /// - Parameters:
+    ///   - message: request message to send.
+    ///   - metadata: Additional metadata to send, defaults to empty.
+    ///   - options: Options to apply to this RPC, defaults to `.defaults`.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func initCluster<Result>(
+        _ message: Snowfork_V1_InitClusterRequest,
+        metadata: GRPCCore.Metadata = [:],
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_InitClusterReply>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        let request = GRPCCore.ClientRequest<Snowfork_V1_InitClusterRequest>(
+            message: message,
+            metadata: metadata
+        )
+        return try await self.initCluster(
+            request: request,
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "AddHost" method.
+    ///
+    /// - Parameters:
+    ///   - message: request message to send.
+    ///   - metadata: Additional metadata to send, defaults to empty.
+    ///   - options: Options to apply to this RPC, defaults to `.defaults`.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func addHost<Result>(
+        _ message: Snowfork_V1_AddHostRequest,
+        metadata: GRPCCore.Metadata = [:],
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_AddHostReply>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        let request = GRPCCore.ClientRequest<Snowfork_V1_AddHostRequest>(
+            message: message,
+            metadata: metadata
+        )
+        return try await self.addHost(
+            request: request,
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "JoinCluster" method.
+    ///
+    /// - Parameters:
+    ///   - message: request message to send.
+    ///   - metadata: Additional metadata to send, defaults to empty.
+    ///   - options: Options to apply to this RPC, defaults to `.defaults`.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func joinCluster<Result>(
+        _ message: Snowfork_V1_JoinClusterRequest,
+        metadata: GRPCCore.Metadata = [:],
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_JoinClusterReply>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        let request = GRPCCore.ClientRequest<Snowfork_V1_JoinClusterRequest>(
+            message: message,
+            metadata: metadata
+        )
+        return try await self.joinCluster(
+            request: request,
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "RemoveHost" method.
+    ///
+    /// - Parameters:
+    ///   - message: request message to send.
+    ///   - metadata: Additional metadata to send, defaults to empty.
+    ///   - options: Options to apply to this RPC, defaults to `.defaults`.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func removeHost<Result>(
+        _ message: Snowfork_V1_RemoveHostRequest,
+        metadata: GRPCCore.Metadata = [:],
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_RemoveHostReply>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        let request = GRPCCore.ClientRequest<Snowfork_V1_RemoveHostRequest>(
+            message: message,
+            metadata: metadata
+        )
+        return try await self.removeHost(
             request: request,
             options: options,
             onResponse: handleResponse

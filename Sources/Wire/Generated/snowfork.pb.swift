@@ -144,6 +144,12 @@ public nonisolated struct Snowfork_V1_ForkRequest: Sendable {
 
   public var hierarchical: Bool = false
 
+  /// bring all of its memory to every host in the background
+  public var push: Bool = false
+
+  /// of pages to other hosts: auto (or empty), unicast, multicast
+  public var transport: String = String()
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -372,6 +378,10 @@ public nonisolated struct Snowfork_V1_CloneSnapshotRequest: Sendable {
   public var count: UInt32 = 0
 
   public var hosts: [String] = []
+
+  public var push: Bool = false
+
+  public var transport: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -756,6 +766,9 @@ public nonisolated struct Snowfork_V1_McdistStats: Sendable {
 
   public var rateLimitBytesPerS: UInt64 = 0
 
+  /// datagrams that were forged, altered, replayed or malformed
+  public var dropped: UInt64 = 0
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -849,6 +862,39 @@ public nonisolated struct Snowfork_V1_Stats: @unchecked Sendable {
     set {_uniqueStorage()._preimagesSaved = newValue}
   }
 
+  public var host: String {
+    get {_storage._host}
+    set {_uniqueStorage()._host = newValue}
+  }
+
+  public var snapshot: String {
+    get {_storage._snapshot}
+    set {_uniqueStorage()._snapshot = newValue}
+  }
+
+  /// how pages reach this host: local, multicast, unicast
+  public var transport: String {
+    get {_storage._transport}
+    set {_uniqueStorage()._transport = newValue}
+  }
+
+  /// why not multicast
+  public var transportReason: String {
+    get {_storage._transportReason}
+    set {_uniqueStorage()._transportReason = newValue}
+  }
+
+  public var pagesPushed: UInt64 {
+    get {_storage._pagesPushed}
+    set {_uniqueStorage()._pagesPushed = newValue}
+  }
+
+  /// every page is on this host
+  public var whole: Bool {
+    get {_storage._whole}
+    set {_uniqueStorage()._whole = newValue}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -885,6 +931,14 @@ public nonisolated struct Snowfork_V1_HostInfo: Sendable {
   public var accelerator: String = String()
 
   public var version: String = String()
+
+  /// empty: not in a cluster
+  public var address: String = String()
+
+  /// up, down
+  public var state: String = String()
+
+  public var lastSeenUnix: UInt64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -956,6 +1010,188 @@ public nonisolated struct Snowfork_V1_ListTicketsReply: Sendable {
   // methods supported on all messages.
 
   public var tickets: [Snowfork_V1_Ticket] = []
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Snowfork_V1_TicketHistoryRequest: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var ticket: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Snowfork_V1_TicketHistoryReply: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var ticket: String = String()
+
+  public var snapshot: String = String()
+
+  public var pagesTotal: UInt64 = 0
+
+  public var hosts: [Snowfork_V1_HostHistory] = []
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Snowfork_V1_HostHistory: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var host: String = String()
+
+  /// in ascending order of time
+  public var samples: [Snowfork_V1_HistorySample] = []
+
+  /// A byte a page: 0 not here, 1 at the origin (this is its host), 2 touched (asked for by a fault here), 3 prefetched
+  /// (came with or for another), 4 pushed, 5 zero or avoided, 6 saved before a write of the origin.
+  public var pages: Data = Data()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Snowfork_V1_HistorySample: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// since the snapshot came to the host
+  public var us: UInt64 = 0
+
+  /// present
+  public var pages: UInt64 = 0
+
+  /// received
+  public var bytes: UInt64 = 0
+
+  public var faults: UInt64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Snowfork_V1_InitClusterRequest: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var address: String = String()
+
+  public var port: UInt32 = 0
+
+  public var name: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Snowfork_V1_InitClusterReply: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var host: String = String()
+
+  public var address: String = String()
+
+  public var port: UInt32 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Snowfork_V1_AddHostRequest: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var name: String = String()
+
+  public var address: String = String()
+
+  public var port: UInt32 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Snowfork_V1_AddHostReply: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var bundle: Data = Data()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Snowfork_V1_JoinClusterRequest: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var bundle: Data = Data()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Snowfork_V1_JoinClusterReply: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var host: String = String()
+
+  public var address: String = String()
+
+  public var port: UInt32 = 0
+
+  public var hosts: UInt32 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Snowfork_V1_RemoveHostRequest: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var name: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Snowfork_V1_RemoveHostReply: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -1222,7 +1458,7 @@ nonisolated extension Snowfork_V1_StopVMReply: SwiftProtobuf.Message, SwiftProto
 
 nonisolated extension Snowfork_V1_ForkRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ForkRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}count\0\u{1}hosts\0\u{1}hierarchical\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}count\0\u{1}hosts\0\u{1}hierarchical\0\u{1}push\0\u{1}transport\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1234,6 +1470,8 @@ nonisolated extension Snowfork_V1_ForkRequest: SwiftProtobuf.Message, SwiftProto
       case 2: try { try decoder.decodeSingularUInt32Field(value: &self.count) }()
       case 3: try { try decoder.decodeRepeatedStringField(value: &self.hosts) }()
       case 4: try { try decoder.decodeSingularBoolField(value: &self.hierarchical) }()
+      case 5: try { try decoder.decodeSingularBoolField(value: &self.push) }()
+      case 6: try { try decoder.decodeSingularStringField(value: &self.transport) }()
       default: break
       }
     }
@@ -1252,6 +1490,12 @@ nonisolated extension Snowfork_V1_ForkRequest: SwiftProtobuf.Message, SwiftProto
     if self.hierarchical != false {
       try visitor.visitSingularBoolField(value: self.hierarchical, fieldNumber: 4)
     }
+    if self.push != false {
+      try visitor.visitSingularBoolField(value: self.push, fieldNumber: 5)
+    }
+    if !self.transport.isEmpty {
+      try visitor.visitSingularStringField(value: self.transport, fieldNumber: 6)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1260,6 +1504,8 @@ nonisolated extension Snowfork_V1_ForkRequest: SwiftProtobuf.Message, SwiftProto
     if lhs.count != rhs.count {return false}
     if lhs.hosts != rhs.hosts {return false}
     if lhs.hierarchical != rhs.hierarchical {return false}
+    if lhs.push != rhs.push {return false}
+    if lhs.transport != rhs.transport {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1719,7 +1965,7 @@ nonisolated extension Snowfork_V1_RemoveSnapshotReply: SwiftProtobuf.Message, Sw
 
 nonisolated extension Snowfork_V1_CloneSnapshotRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".CloneSnapshotRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}snapshot\0\u{1}count\0\u{1}hosts\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}snapshot\0\u{1}count\0\u{1}hosts\0\u{1}push\0\u{1}transport\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1730,6 +1976,8 @@ nonisolated extension Snowfork_V1_CloneSnapshotRequest: SwiftProtobuf.Message, S
       case 1: try { try decoder.decodeSingularStringField(value: &self.snapshot) }()
       case 2: try { try decoder.decodeSingularUInt32Field(value: &self.count) }()
       case 3: try { try decoder.decodeRepeatedStringField(value: &self.hosts) }()
+      case 4: try { try decoder.decodeSingularBoolField(value: &self.push) }()
+      case 5: try { try decoder.decodeSingularStringField(value: &self.transport) }()
       default: break
       }
     }
@@ -1745,6 +1993,12 @@ nonisolated extension Snowfork_V1_CloneSnapshotRequest: SwiftProtobuf.Message, S
     if !self.hosts.isEmpty {
       try visitor.visitRepeatedStringField(value: self.hosts, fieldNumber: 3)
     }
+    if self.push != false {
+      try visitor.visitSingularBoolField(value: self.push, fieldNumber: 4)
+    }
+    if !self.transport.isEmpty {
+      try visitor.visitSingularStringField(value: self.transport, fieldNumber: 5)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1752,6 +2006,8 @@ nonisolated extension Snowfork_V1_CloneSnapshotRequest: SwiftProtobuf.Message, S
     if lhs.snapshot != rhs.snapshot {return false}
     if lhs.count != rhs.count {return false}
     if lhs.hosts != rhs.hosts {return false}
+    if lhs.push != rhs.push {return false}
+    if lhs.transport != rhs.transport {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2481,7 +2737,7 @@ nonisolated extension Snowfork_V1_Quantiles: SwiftProtobuf.Message, SwiftProtobu
 
 nonisolated extension Snowfork_V1_McdistStats: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".McdistStats"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}requests\0\u{1}served\0\u{3}lockstep_suppressed\0\u{1}retransmitted\0\u{3}bytes_sent\0\u{3}rate_limit_bytes_per_s\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}requests\0\u{1}served\0\u{3}lockstep_suppressed\0\u{1}retransmitted\0\u{3}bytes_sent\0\u{3}rate_limit_bytes_per_s\0\u{1}dropped\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2495,6 +2751,7 @@ nonisolated extension Snowfork_V1_McdistStats: SwiftProtobuf.Message, SwiftProto
       case 4: try { try decoder.decodeSingularUInt64Field(value: &self.retransmitted) }()
       case 5: try { try decoder.decodeSingularUInt64Field(value: &self.bytesSent) }()
       case 6: try { try decoder.decodeSingularUInt64Field(value: &self.rateLimitBytesPerS) }()
+      case 7: try { try decoder.decodeSingularUInt64Field(value: &self.dropped) }()
       default: break
       }
     }
@@ -2519,6 +2776,9 @@ nonisolated extension Snowfork_V1_McdistStats: SwiftProtobuf.Message, SwiftProto
     if self.rateLimitBytesPerS != 0 {
       try visitor.visitSingularUInt64Field(value: self.rateLimitBytesPerS, fieldNumber: 6)
     }
+    if self.dropped != 0 {
+      try visitor.visitSingularUInt64Field(value: self.dropped, fieldNumber: 7)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2529,6 +2789,7 @@ nonisolated extension Snowfork_V1_McdistStats: SwiftProtobuf.Message, SwiftProto
     if lhs.retransmitted != rhs.retransmitted {return false}
     if lhs.bytesSent != rhs.bytesSent {return false}
     if lhs.rateLimitBytesPerS != rhs.rateLimitBytesPerS {return false}
+    if lhs.dropped != rhs.dropped {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2536,7 +2797,7 @@ nonisolated extension Snowfork_V1_McdistStats: SwiftProtobuf.Message, SwiftProto
 
 nonisolated extension Snowfork_V1_Stats: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Stats"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}kind\0\u{3}pages_total\0\u{3}pages_present\0\u{3}pages_fetched\0\u{3}pages_prefetched\0\u{3}pages_avoided\0\u{3}pages_shared\0\u{3}bytes_received\0\u{1}faults\0\u{3}fault_us\0\u{3}remote_fault_us\0\u{1}mcdist\0\u{3}preimages_saved\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}kind\0\u{3}pages_total\0\u{3}pages_present\0\u{3}pages_fetched\0\u{3}pages_prefetched\0\u{3}pages_avoided\0\u{3}pages_shared\0\u{3}bytes_received\0\u{1}faults\0\u{3}fault_us\0\u{3}remote_fault_us\0\u{1}mcdist\0\u{3}preimages_saved\0\u{1}host\0\u{1}snapshot\0\u{1}transport\0\u{3}transport_reason\0\u{3}pages_pushed\0\u{1}whole\0")
 
   fileprivate class _StorageClass {
     var _name: String = String()
@@ -2553,6 +2814,12 @@ nonisolated extension Snowfork_V1_Stats: SwiftProtobuf.Message, SwiftProtobuf._M
     var _remoteFaultUs: Snowfork_V1_Quantiles? = nil
     var _mcdist: Snowfork_V1_McdistStats? = nil
     var _preimagesSaved: UInt64 = 0
+    var _host: String = String()
+    var _snapshot: String = String()
+    var _transport: String = String()
+    var _transportReason: String = String()
+    var _pagesPushed: UInt64 = 0
+    var _whole: Bool = false
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -2577,6 +2844,12 @@ nonisolated extension Snowfork_V1_Stats: SwiftProtobuf.Message, SwiftProtobuf._M
       _remoteFaultUs = source._remoteFaultUs
       _mcdist = source._mcdist
       _preimagesSaved = source._preimagesSaved
+      _host = source._host
+      _snapshot = source._snapshot
+      _transport = source._transport
+      _transportReason = source._transportReason
+      _pagesPushed = source._pagesPushed
+      _whole = source._whole
     }
   }
 
@@ -2609,6 +2882,12 @@ nonisolated extension Snowfork_V1_Stats: SwiftProtobuf.Message, SwiftProtobuf._M
         case 12: try { try decoder.decodeSingularMessageField(value: &_storage._remoteFaultUs) }()
         case 13: try { try decoder.decodeSingularMessageField(value: &_storage._mcdist) }()
         case 14: try { try decoder.decodeSingularUInt64Field(value: &_storage._preimagesSaved) }()
+        case 15: try { try decoder.decodeSingularStringField(value: &_storage._host) }()
+        case 16: try { try decoder.decodeSingularStringField(value: &_storage._snapshot) }()
+        case 17: try { try decoder.decodeSingularStringField(value: &_storage._transport) }()
+        case 18: try { try decoder.decodeSingularStringField(value: &_storage._transportReason) }()
+        case 19: try { try decoder.decodeSingularUInt64Field(value: &_storage._pagesPushed) }()
+        case 20: try { try decoder.decodeSingularBoolField(value: &_storage._whole) }()
         default: break
         }
       }
@@ -2663,6 +2942,24 @@ nonisolated extension Snowfork_V1_Stats: SwiftProtobuf.Message, SwiftProtobuf._M
       if _storage._preimagesSaved != 0 {
         try visitor.visitSingularUInt64Field(value: _storage._preimagesSaved, fieldNumber: 14)
       }
+      if !_storage._host.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._host, fieldNumber: 15)
+      }
+      if !_storage._snapshot.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._snapshot, fieldNumber: 16)
+      }
+      if !_storage._transport.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._transport, fieldNumber: 17)
+      }
+      if !_storage._transportReason.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._transportReason, fieldNumber: 18)
+      }
+      if _storage._pagesPushed != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._pagesPushed, fieldNumber: 19)
+      }
+      if _storage._whole != false {
+        try visitor.visitSingularBoolField(value: _storage._whole, fieldNumber: 20)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -2686,6 +2983,12 @@ nonisolated extension Snowfork_V1_Stats: SwiftProtobuf.Message, SwiftProtobuf._M
         if _storage._remoteFaultUs != rhs_storage._remoteFaultUs {return false}
         if _storage._mcdist != rhs_storage._mcdist {return false}
         if _storage._preimagesSaved != rhs_storage._preimagesSaved {return false}
+        if _storage._host != rhs_storage._host {return false}
+        if _storage._snapshot != rhs_storage._snapshot {return false}
+        if _storage._transport != rhs_storage._transport {return false}
+        if _storage._transportReason != rhs_storage._transportReason {return false}
+        if _storage._pagesPushed != rhs_storage._pagesPushed {return false}
+        if _storage._whole != rhs_storage._whole {return false}
         return true
       }
       if !storagesAreEqual {return false}
@@ -2716,7 +3019,7 @@ nonisolated extension Snowfork_V1_ListHostsRequest: SwiftProtobuf.Message, Swift
 
 nonisolated extension Snowfork_V1_HostInfo: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".HostInfo"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}cpus\0\u{3}memory_bytes\0\u{3}memory_free_bytes\0\u{1}vms\0\u{1}accelerator\0\u{1}version\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}cpus\0\u{3}memory_bytes\0\u{3}memory_free_bytes\0\u{1}vms\0\u{1}accelerator\0\u{1}version\0\u{1}address\0\u{1}state\0\u{3}last_seen_unix\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2731,6 +3034,9 @@ nonisolated extension Snowfork_V1_HostInfo: SwiftProtobuf.Message, SwiftProtobuf
       case 5: try { try decoder.decodeSingularUInt32Field(value: &self.vms) }()
       case 6: try { try decoder.decodeSingularStringField(value: &self.accelerator) }()
       case 7: try { try decoder.decodeSingularStringField(value: &self.version) }()
+      case 8: try { try decoder.decodeSingularStringField(value: &self.address) }()
+      case 9: try { try decoder.decodeSingularStringField(value: &self.state) }()
+      case 10: try { try decoder.decodeSingularUInt64Field(value: &self.lastSeenUnix) }()
       default: break
       }
     }
@@ -2758,6 +3064,15 @@ nonisolated extension Snowfork_V1_HostInfo: SwiftProtobuf.Message, SwiftProtobuf
     if !self.version.isEmpty {
       try visitor.visitSingularStringField(value: self.version, fieldNumber: 7)
     }
+    if !self.address.isEmpty {
+      try visitor.visitSingularStringField(value: self.address, fieldNumber: 8)
+    }
+    if !self.state.isEmpty {
+      try visitor.visitSingularStringField(value: self.state, fieldNumber: 9)
+    }
+    if self.lastSeenUnix != 0 {
+      try visitor.visitSingularUInt64Field(value: self.lastSeenUnix, fieldNumber: 10)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2769,6 +3084,9 @@ nonisolated extension Snowfork_V1_HostInfo: SwiftProtobuf.Message, SwiftProtobuf
     if lhs.vms != rhs.vms {return false}
     if lhs.accelerator != rhs.accelerator {return false}
     if lhs.version != rhs.version {return false}
+    if lhs.address != rhs.address {return false}
+    if lhs.state != rhs.state {return false}
+    if lhs.lastSeenUnix != rhs.lastSeenUnix {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2938,6 +3256,440 @@ nonisolated extension Snowfork_V1_ListTicketsReply: SwiftProtobuf.Message, Swift
 
   public static func ==(lhs: Snowfork_V1_ListTicketsReply, rhs: Snowfork_V1_ListTicketsReply) -> Bool {
     if lhs.tickets != rhs.tickets {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Snowfork_V1_TicketHistoryRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".TicketHistoryRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}ticket\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.ticket) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.ticket.isEmpty {
+      try visitor.visitSingularStringField(value: self.ticket, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Snowfork_V1_TicketHistoryRequest, rhs: Snowfork_V1_TicketHistoryRequest) -> Bool {
+    if lhs.ticket != rhs.ticket {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Snowfork_V1_TicketHistoryReply: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".TicketHistoryReply"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}ticket\0\u{1}snapshot\0\u{3}pages_total\0\u{1}hosts\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.ticket) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.snapshot) }()
+      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.pagesTotal) }()
+      case 4: try { try decoder.decodeRepeatedMessageField(value: &self.hosts) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.ticket.isEmpty {
+      try visitor.visitSingularStringField(value: self.ticket, fieldNumber: 1)
+    }
+    if !self.snapshot.isEmpty {
+      try visitor.visitSingularStringField(value: self.snapshot, fieldNumber: 2)
+    }
+    if self.pagesTotal != 0 {
+      try visitor.visitSingularUInt64Field(value: self.pagesTotal, fieldNumber: 3)
+    }
+    if !self.hosts.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.hosts, fieldNumber: 4)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Snowfork_V1_TicketHistoryReply, rhs: Snowfork_V1_TicketHistoryReply) -> Bool {
+    if lhs.ticket != rhs.ticket {return false}
+    if lhs.snapshot != rhs.snapshot {return false}
+    if lhs.pagesTotal != rhs.pagesTotal {return false}
+    if lhs.hosts != rhs.hosts {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Snowfork_V1_HostHistory: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".HostHistory"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}host\0\u{1}samples\0\u{1}pages\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.host) }()
+      case 2: try { try decoder.decodeRepeatedMessageField(value: &self.samples) }()
+      case 3: try { try decoder.decodeSingularBytesField(value: &self.pages) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.host.isEmpty {
+      try visitor.visitSingularStringField(value: self.host, fieldNumber: 1)
+    }
+    if !self.samples.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.samples, fieldNumber: 2)
+    }
+    if !self.pages.isEmpty {
+      try visitor.visitSingularBytesField(value: self.pages, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Snowfork_V1_HostHistory, rhs: Snowfork_V1_HostHistory) -> Bool {
+    if lhs.host != rhs.host {return false}
+    if lhs.samples != rhs.samples {return false}
+    if lhs.pages != rhs.pages {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Snowfork_V1_HistorySample: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".HistorySample"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}us\0\u{1}pages\0\u{1}bytes\0\u{1}faults\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.us) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.pages) }()
+      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.bytes) }()
+      case 4: try { try decoder.decodeSingularUInt64Field(value: &self.faults) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.us != 0 {
+      try visitor.visitSingularUInt64Field(value: self.us, fieldNumber: 1)
+    }
+    if self.pages != 0 {
+      try visitor.visitSingularUInt64Field(value: self.pages, fieldNumber: 2)
+    }
+    if self.bytes != 0 {
+      try visitor.visitSingularUInt64Field(value: self.bytes, fieldNumber: 3)
+    }
+    if self.faults != 0 {
+      try visitor.visitSingularUInt64Field(value: self.faults, fieldNumber: 4)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Snowfork_V1_HistorySample, rhs: Snowfork_V1_HistorySample) -> Bool {
+    if lhs.us != rhs.us {return false}
+    if lhs.pages != rhs.pages {return false}
+    if lhs.bytes != rhs.bytes {return false}
+    if lhs.faults != rhs.faults {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Snowfork_V1_InitClusterRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".InitClusterRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}address\0\u{1}port\0\u{1}name\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.address) }()
+      case 2: try { try decoder.decodeSingularUInt32Field(value: &self.port) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.name) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.address.isEmpty {
+      try visitor.visitSingularStringField(value: self.address, fieldNumber: 1)
+    }
+    if self.port != 0 {
+      try visitor.visitSingularUInt32Field(value: self.port, fieldNumber: 2)
+    }
+    if !self.name.isEmpty {
+      try visitor.visitSingularStringField(value: self.name, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Snowfork_V1_InitClusterRequest, rhs: Snowfork_V1_InitClusterRequest) -> Bool {
+    if lhs.address != rhs.address {return false}
+    if lhs.port != rhs.port {return false}
+    if lhs.name != rhs.name {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Snowfork_V1_InitClusterReply: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".InitClusterReply"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}host\0\u{1}address\0\u{1}port\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.host) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.address) }()
+      case 3: try { try decoder.decodeSingularUInt32Field(value: &self.port) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.host.isEmpty {
+      try visitor.visitSingularStringField(value: self.host, fieldNumber: 1)
+    }
+    if !self.address.isEmpty {
+      try visitor.visitSingularStringField(value: self.address, fieldNumber: 2)
+    }
+    if self.port != 0 {
+      try visitor.visitSingularUInt32Field(value: self.port, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Snowfork_V1_InitClusterReply, rhs: Snowfork_V1_InitClusterReply) -> Bool {
+    if lhs.host != rhs.host {return false}
+    if lhs.address != rhs.address {return false}
+    if lhs.port != rhs.port {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Snowfork_V1_AddHostRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".AddHostRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}address\0\u{1}port\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.name) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.address) }()
+      case 3: try { try decoder.decodeSingularUInt32Field(value: &self.port) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.name.isEmpty {
+      try visitor.visitSingularStringField(value: self.name, fieldNumber: 1)
+    }
+    if !self.address.isEmpty {
+      try visitor.visitSingularStringField(value: self.address, fieldNumber: 2)
+    }
+    if self.port != 0 {
+      try visitor.visitSingularUInt32Field(value: self.port, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Snowfork_V1_AddHostRequest, rhs: Snowfork_V1_AddHostRequest) -> Bool {
+    if lhs.name != rhs.name {return false}
+    if lhs.address != rhs.address {return false}
+    if lhs.port != rhs.port {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Snowfork_V1_AddHostReply: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".AddHostReply"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}bundle\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularBytesField(value: &self.bundle) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.bundle.isEmpty {
+      try visitor.visitSingularBytesField(value: self.bundle, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Snowfork_V1_AddHostReply, rhs: Snowfork_V1_AddHostReply) -> Bool {
+    if lhs.bundle != rhs.bundle {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Snowfork_V1_JoinClusterRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".JoinClusterRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}bundle\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularBytesField(value: &self.bundle) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.bundle.isEmpty {
+      try visitor.visitSingularBytesField(value: self.bundle, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Snowfork_V1_JoinClusterRequest, rhs: Snowfork_V1_JoinClusterRequest) -> Bool {
+    if lhs.bundle != rhs.bundle {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Snowfork_V1_JoinClusterReply: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".JoinClusterReply"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}host\0\u{1}address\0\u{1}port\0\u{1}hosts\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.host) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.address) }()
+      case 3: try { try decoder.decodeSingularUInt32Field(value: &self.port) }()
+      case 4: try { try decoder.decodeSingularUInt32Field(value: &self.hosts) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.host.isEmpty {
+      try visitor.visitSingularStringField(value: self.host, fieldNumber: 1)
+    }
+    if !self.address.isEmpty {
+      try visitor.visitSingularStringField(value: self.address, fieldNumber: 2)
+    }
+    if self.port != 0 {
+      try visitor.visitSingularUInt32Field(value: self.port, fieldNumber: 3)
+    }
+    if self.hosts != 0 {
+      try visitor.visitSingularUInt32Field(value: self.hosts, fieldNumber: 4)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Snowfork_V1_JoinClusterReply, rhs: Snowfork_V1_JoinClusterReply) -> Bool {
+    if lhs.host != rhs.host {return false}
+    if lhs.address != rhs.address {return false}
+    if lhs.port != rhs.port {return false}
+    if lhs.hosts != rhs.hosts {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Snowfork_V1_RemoveHostRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".RemoveHostRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.name) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.name.isEmpty {
+      try visitor.visitSingularStringField(value: self.name, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Snowfork_V1_RemoveHostRequest, rhs: Snowfork_V1_RemoveHostRequest) -> Bool {
+    if lhs.name != rhs.name {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Snowfork_V1_RemoveHostReply: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".RemoveHostReply"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap()
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    // Load everything into unknown fields
+    while try decoder.nextFieldNumber() != nil {}
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Snowfork_V1_RemoveHostReply, rhs: Snowfork_V1_RemoveHostReply) -> Bool {
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
