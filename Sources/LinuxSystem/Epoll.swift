@@ -38,5 +38,14 @@ public final class Epoll: @unchecked Sendable {
       })
   }
 
+  /// The same with a limit in nanoseconds. Linux 5.11.
+  public func wait(nanoseconds: UInt64) throws(SystemError) -> Int {
+    Int(
+      try systemCall("epoll_pwait2") {
+        clinux_epoll_wait(
+          descriptor.raw, ready.baseAddress!, CInt(ready.count), Int64(clamping: nanoseconds))
+      })
+  }
+
   public func tag(_ index: Int) -> UInt64 { ready[index].data.u64 }
 }

@@ -7,8 +7,8 @@ public enum PageAnswer: Sendable {
   case zero
   /// Not to be had yet; asked for again a little later.
   case pending
-  /// Never to be had.
-  case lost
+  /// Never to be had, for this reason.
+  case lost(String)
 }
 
 /// Who has the pages that a `PageServer` sends: called on the server's thread only.
@@ -19,10 +19,8 @@ public protocol PageProvider: AnyObject {
 
 /// Where a `PageReceiver` puts pages: called on the receiver's thread only.
 public protocol PageSink: AnyObject {
-  /// Whether the page is still to be had from the origin.
-  func isMissing(_ page: PageIndex) -> Bool
-  /// Whole pages, each missing until now, in one run; `bytes` nil: all zeros. Answers false if there is no memory.
-  func install(_ pages: PageRange, bytes: UnsafeRawPointer?, how: Arrival) -> Bool
+  /// Whole pages in one run, each once; `bytes` nil: all zeros.
+  func install(_ pages: PageRange, bytes: UnsafeRawPointer?, how: Arrival)
   /// The origin says, or has shown by its silence, that no page will come any more.
   func originGone(_ reason: String)
 }

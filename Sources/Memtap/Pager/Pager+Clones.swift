@@ -88,9 +88,20 @@ extension Pager {
     let step = 1024
     for first in stride(from: 0, to: snapshot.pageCount, by: step) {
       let range = first..<min(first + step, snapshot.pageCount)
-      try snapshot.thread.attempt { () throws(MemtapError) in
+      try completeStep(range, of: snapshot)
+    }
+  }
+
+  /// What is on other hosts is asked for, and waited for, while faults are served.
+  private func completeStep(_ range: PageRange, of snapshot: Snapshot) throws(MemtapError) {
+    let id = snapshot.id
+    while true {
+      let pending = try snapshot.thread.attempt { () throws(MemtapError) -> Bool in
+        var awaited: Snapshot?
+        snapshot.arrival = .prefetched
         do throws(PageTrouble) { try snapshot.thread.complete(range, of: snapshot) } catch {
           switch error {
+          case let .pending(holder): awaited = holder
           case .noMemory:
             throw MemtapError(
               .outOfMemory, operation: "complete", subject: id, cause: "no memory is left for its page cache")
@@ -101,7 +112,11 @@ extension Pager {
           case let .failed(error): throw MemtapError("complete", id, error)
           }
         }
+        awaited?.remote?.prefetch(range)
+        return awaited != nil
       }
+      if !pending { return }
+      usleep(2000)
     }
   }
 }
@@ -127,6 +142,7 @@ extension Snapshot {
       pagesPrefetched: counters.pagesPrefetched, pagesZero: counters.pagesZero,
       preimagesSaved: counters.preimagesSaved, faults: counters.faults,
       faultMicroseconds: counters.faultTime.summary,
-      vms: clones.map(\.name), lost: lostReason)
+      vms: clones.map(\.name), lost: lostReason,
+      distribution: distribution)
   }
 }

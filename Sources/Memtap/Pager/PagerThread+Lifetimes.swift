@@ -8,6 +8,7 @@ extension PagerThread {
     while let index = snapshots.firstIndex(where: { !isNeeded($0) }) {
       let snapshot = snapshots.remove(at: index)
       unlink(snapshot)
+      retire(snapshot)
       SnapshotFiles.remove(snapshot.directory)
       removed(snapshot)
     }
@@ -43,6 +44,7 @@ extension PagerThread {
 
   private func mark(_ snapshot: Snapshot, lost reason: String) {
     snapshot.lostReason = reason
+    snapshot.served?.server.announceGone(reason)
     events.post(.snapshotLost(snapshot: snapshot.id, reason: reason))
     for clone in snapshot.clones { doom(clone, reason) }
   }
@@ -50,7 +52,7 @@ extension PagerThread {
   private func isReachable(_ page: PageIndex, in snapshot: Snapshot) -> Bool {
     guard snapshot.states.isUnresolved(page) else { return true }
     switch source(of: page, in: snapshot) {
-    case .zero, .cache, .origin: return true
+    case .zero, .cache, .origin, .remote: return true
     case .lost: return false
     case let .base(base): return isReachable(page, in: base)
     }
@@ -61,7 +63,7 @@ extension PagerThread {
     guard snapshot.states.isUnresolved(page) else { return true }
     switch source(of: page, in: snapshot) {
     case .zero, .cache: return true
-    case .origin, .lost: return false
+    case .origin, .remote, .lost: return false
     case let .base(base): return isSettled(page, in: base)
     }
   }
@@ -75,7 +77,7 @@ extension PagerThread {
     for page in range where snapshot.states.isUnresolved(page) {
       switch source(of: page, in: snapshot) {
       case .zero, .cache: break
-      case .origin, .lost:
+      case .origin, .remote, .lost:
         try resolve(.window(around: page, size: tuning.fetchWindow, end: range.upperBound), of: snapshot)
       case let .base(base):
         try complete(page..<page + 1, of: base)
@@ -93,6 +95,7 @@ extension PagerThread {
       region.arming = nil
     }
     region.base?.clones.removeAll { $0 === region }
+    for snapshot in snapshots { snapshot.remote?.forget(region) }
     if !region.snapshots.isEmpty, region.base != nil || region.attachment == nil { loseUnreachable() }
   }
 }

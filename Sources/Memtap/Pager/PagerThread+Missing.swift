@@ -4,15 +4,21 @@ import LinuxSystem
 /// A clone touches a page that is not in its snapshot's cache file.
 extension PagerThread {
   /// `start`: when its message was read, in monotonic nanoseconds. The time of a fault ends with the wake.
-  func serveMissing(_ page: PageIndex, of region: Region, since start: UInt64) {
+  /// `isFromAfar`: it was waited for, from another host.
+  func serveMissing(_ page: PageIndex, of region: Region, since start: UInt64, isFromAfar: Bool = false) {
     guard let snapshot = region.base else {
       doom(region, "a page of its own memory file was reported missing")
       return
     }
     let isFetched = snapshot.states.isUnresolved(page)
     if isFetched {
+      snapshot.arrival = .touched
       do throws(PageTrouble) { try resolve(page..<page + 1, of: snapshot) } catch {
-        fail(page, of: region, error)
+        if case let .pending(holder) = error {
+          wait(for: page, from: holder, region, since: start)
+        } else {
+          fail(page, of: region, error)
+        }
         return
       }
       recordDemand(page, of: snapshot)
@@ -29,6 +35,13 @@ extension PagerThread {
     region.counters.faultTime.record(nanoseconds: time)
     snapshot.counters.faults += 1
     snapshot.counters.faultTime.record(nanoseconds: time)
+    if isFromAfar {
+      snapshot.counters.remoteFaultTime.record(nanoseconds: time)
+      region.counters.remoteFaultTime.record(nanoseconds: time)
+      region.counters.pagesFetched += 1
+      snapshot.counters.pagesFetched += 1
+    }
+    snapshot.sample(at: start + time)
     if isFetched { prefetch(around: page, into: snapshot, for: region) }
   }
 
@@ -37,6 +50,7 @@ extension PagerThread {
   private func prefetch(around page: PageIndex, into snapshot: Snapshot, for region: Region) {
     let window = PageRange.window(around: page, size: tuning.fetchWindow, end: snapshot.pageCount)
     let before = snapshot.resolvedCount
+    snapshot.arrival = .prefetched
     // A neighbour that can not be had will be asked for if it is needed.
     try? resolve(window, of: snapshot)
     region.counters.pagesPrefetched += UInt64(snapshot.resolvedCount - before)
@@ -91,6 +105,7 @@ extension PagerThread {
 
   private func fail(_ page: PageIndex, of region: Region, _ trouble: PageTrouble) {
     switch trouble {
+    case .pending: break
     case .noMemory: doom(region, "no memory is left for the page cache of its snapshot")
     case .originGone:
       let snapshot = region.base!

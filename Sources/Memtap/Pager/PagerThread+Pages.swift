@@ -13,6 +13,8 @@ enum PageSource {
   case origin(Region)
   /// Unresolved at the base too: to be resolved there first.
   case base(Snapshot)
+  /// On another host.
+  case remote(Snapshot)
   /// Nowhere any more.
   case lost
 
@@ -20,7 +22,7 @@ enum PageSource {
   func continues(_ other: PageSource) -> Bool {
     switch (self, other) {
     case (.zero, .zero), (.lost, .lost): true
-    case let (.cache(a), .cache(b)), let (.base(a), .base(b)): a === b
+    case let (.cache(a), .cache(b)), let (.base(a), .base(b)), let (.remote(a), .remote(b)): a === b
     case let (.origin(a), .origin(b)): a === b
     default: false
     }
@@ -30,6 +32,8 @@ enum PageSource {
 /// Why pages could not be brought in.
 enum PageTrouble: Error {
   case noMemory
+  /// It is on its way from another host; it has to be asked for, of this snapshot.
+  case pending(Snapshot)
   /// The origin has ended and took the page with it.
   case originGone
   case failed(SystemError)
@@ -58,6 +62,7 @@ extension PagerThread {
   }
 
   func source(of page: PageIndex, in snapshot: Snapshot) -> PageSource {
+    if snapshot.remote != nil { return snapshot.isLost ? .lost : .remote(snapshot) }
     if snapshot.states[page] == .atBase {
       guard let base = snapshot.base else { return .lost }
       switch base.states[page] {
@@ -91,6 +96,8 @@ extension PagerThread {
       for page in range { snapshot.resolve(page, as: .zero) }
     case .lost:
       throw .originGone
+    case let .remote(holder):
+      throw .pending(holder)
     case let .base(base):
       try resolve(range, of: base)
       try resolve(range, of: snapshot)
@@ -127,7 +134,7 @@ extension PagerThread {
   }
 
   /// Puts what is in the buffer into the cache: zeros as holes, all else with one write for each run.
-  private func store(_ range: PageRange, into snapshot: Snapshot) throws(PageTrouble) {
+  func store(_ range: PageRange, into snapshot: Snapshot) throws(PageTrouble) {
     var index = 0
     while index < range.count {
       if isZero(index) {

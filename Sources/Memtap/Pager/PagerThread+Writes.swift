@@ -10,6 +10,7 @@ extension PagerThread {
     let window = PageRange.window(around: page, size: size, end: region.pageCount)
     if let newest = region.newest, !newest.isLost {
       let before = newest.unsavedCount
+      newest.arrival = .saved
       do throws(PageTrouble) {
         try savePreimages(of: window, with: page, in: newest)
       } catch {
@@ -82,6 +83,7 @@ extension PagerThread {
   func lose(_ snapshot: Snapshot, because trouble: PageTrouble) {
     let reason =
       switch trouble {
+      case .pending: "they are on another host"
       case .noMemory: "no memory is left for its pre-images"
       case .originGone:
         "its origin \(snapshot.originName) has ended and \(snapshot.unsavedCount) pages were not fetched"

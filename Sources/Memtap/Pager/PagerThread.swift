@@ -47,6 +47,8 @@ final class PagerThread: @unchecked Sendable {
   private static let messagesAtOnce = 64
   /// By epoll tag, 1 and up. Nil: free.
   private var regions: [Region?] = [nil]
+  /// Snapshots served to other hosts, and those that come from them.
+  var endpoints: [any PageEndpoint] = []
   /// Every snapshot of its families that is kept.
   var snapshots: [Snapshot] = []
 
@@ -127,15 +129,38 @@ final class PagerThread: @unchecked Sendable {
   private func run() {
     while true {
       let count: Int
-      do throws(SystemError) { count = try epoll.wait() } catch { fatalError("\(error)") }
+      do throws(SystemError) { count = try waitForWork() } catch { fatalError("\(error)") }
       var called = false
+      var heard = false
       for index in 0..<count {
-        let tag = Int(epoll.tag(index))
-        if tag == 0 { called = true } else if let region = regions[tag] { serveFaults(of: region) }
+        let tag = epoll.tag(index)
+        if tag == 0 {
+          called = true
+        } else if tag == Self.endpointTag {
+          heard = true
+        } else if let region = regions[Int(tag)] {
+          serveFaults(of: region)
+        }
       }
+      if !endpoints.isEmpty { serveEndpoints(heard: heard) }
       if called { runCalls() }
     }
   }
+
+  private func waitForWork() throws(SystemError) -> Int {
+    guard let deadline = nextDeadline() else { return try epoll.wait() }
+    let now = monotonicNanoseconds()
+    return try epoll.wait(nanoseconds: deadline > now ? deadline - now : 0)
+  }
+
+  /// All sockets of endpoints: few, and asked one after the other.
+  private static let endpointTag = UInt64.max
+
+  func listen(to descriptor: OwnedDescriptor) throws(SystemError) {
+    try epoll.add(descriptor, .readable, tag: Self.endpointTag)
+  }
+
+  func ignore(_ descriptor: OwnedDescriptor) { epoll.remove(descriptor) }
 
   private func runCalls() {
     wake.clear()

@@ -22,6 +22,14 @@ final class Snapshot: @unchecked Sendable {
   let originName: String
   /// What the origin was cloned from, if it is a clone.
   let base: Snapshot?
+  /// Its origin is on another host, from where pages come.
+  var remote: RemoteSource?
+  /// Other hosts get its pages from here.
+  var served: ServedSnapshot?
+  /// Why the page that is being brought in is, and for each page why it was.
+  var arrival = PageArrival.touched
+  private(set) var arrivals: [PageArrival]
+  private(set) var samples = SampleLog()
   /// The next snapshot of the same origin that is still kept.
   var newer: Snapshot?
   /// VMs whose RAM is mapped on the cache.
@@ -63,6 +71,7 @@ final class Snapshot: @unchecked Sendable {
     self.origin = origin
     self.originName = originName
     self.base = base
+    arrivals = Array(repeating: .none, count: states.pageCount)
   }
 
   deinit { counters.deallocate() }
@@ -87,7 +96,18 @@ final class Snapshot: @unchecked Sendable {
     if states[page] == .atOrigin { unsavedCount -= 1 }
     if state == .present { presentCount += 1 }
     resolvedCount += 1
+    arrivals[page] = arrival
     states[page] = state
+  }
+
+  /// Notes how far it is, for its history.
+  @inline(__always)
+  func sample(at now: UInt64) {
+    guard samples.isDue(now) else { return }
+    samples.add(
+      .init(
+        microseconds: 0, pagesPresent: UInt64(presentCount),
+        bytesReceived: remote?.bytesReceived ?? 0, faults: counters.faults), at: now)
   }
 
   /// No page needs its origin any more.

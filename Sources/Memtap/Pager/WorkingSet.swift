@@ -17,10 +17,12 @@ struct WorkingSet {
   }
 
   @inline(__always)
-  mutating func record(window: Int) {
-    guard windows.count < Self.limit, window < isRecorded.count, !isRecorded[window] else { return }
+  @discardableResult
+  mutating func record(window: Int) -> Bool {
+    guard windows.count < Self.limit, window < isRecorded.count, !isRecorded[window] else { return false }
     isRecorded[window] = true
     windows.append(window)
+    return true
   }
 }
 
@@ -39,6 +41,7 @@ extension PagerThread {
     let end = min(first + 8, windows.count)
     guard first < end else { return }
     let before = snapshot.resolvedCount
+    snapshot.arrival = .prefetched
     for window in windows[first..<end] {
       let page = window * tuning.fetchWindow
       do throws(PageTrouble) {

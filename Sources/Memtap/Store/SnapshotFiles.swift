@@ -25,6 +25,15 @@ enum SnapshotFiles {
     }
   }
 
+  private static func service(_ directory: String) -> String { "\(directory)/served.json" }
+
+  /// Where a snapshot is served to other hosts. Holds its key; root only.
+  static func write(_ origin: PageOrigin, in directory: String) throws(SystemError) {
+    try replaceFile(service(directory), with: encodeManifest(origin))
+  }
+
+  static func readService(_ directory: String) -> PageOrigin? { try? decode(service(directory)) }
+
   static func readManifest(_ directory: String) throws(SystemError) -> SnapshotManifest {
     try decode(Self.manifest(directory))
   }
@@ -43,6 +52,8 @@ struct SnapshotManifest: Codable {
   var base: String?
   var ramBytes: UInt64
   var sequence: UInt64
+  /// Of a snapshot whose origin is on another host: from where its pages come. Holds its key.
+  var remote: RemoteSnapshot?
 }
 
 /// What the pager keeps of a VM for its successor, in a file named by the token.
