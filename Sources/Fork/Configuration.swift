@@ -15,6 +15,8 @@ public struct Configuration: Sendable {
   public var hostName: String
   /// `SNOWFORK_LOG`: trace, debug, info (the default), notice, warning, error.
   public var logLevel: String?
+  /// `SNOWFORK_PUSH=1`: every fork over hosts brings all of its memory to them in the background.
+  public var pushesAlways = false
   /// Directory of sfd, sf-memtap and, under `../lib` or `../build/lib`, of the RAM shim.
   public var programDirectory: String
 
@@ -34,18 +36,21 @@ public struct Configuration: Sendable {
     let environment = ProcessInfo.processInfo.environment
     let own = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? "/usr/bin/sfd"
     let paths = RuntimePaths.fromEnvironment(environment)
-    return Configuration(
+    var configuration = Configuration(
       runDirectory: paths.run, stateDirectory: paths.state,
       libvirtURI: environment["SNOWFORK_LIBVIRT_URI"] ?? "",
       hostName: environment["SNOWFORK_HOST"] ?? ProcessInfo.processInfo.hostName,
       logLevel: environment["SNOWFORK_LOG"],
       programDirectory: (own as NSString).deletingLastPathComponent)
+    configuration.pushesAlways = environment["SNOWFORK_PUSH"] == "1"
+    return configuration
   }
 
   /// Where sfctl looks for us.
   public var paths: RuntimePaths { RuntimePaths(run: runDirectory, state: stateDirectory) }
   /// The pager's sockets, and the tmpfs of guest RAM and page caches.
   public var memtap: MemtapPaths { MemtapPaths(run: runDirectory) }
+  public var clusterDirectory: String { stateDirectory + "/cluster" }
   public var databasePath: String { stateDirectory + "/snowfork.db" }
   public var libvirtRoot: String { stateDirectory + "/libvirt" }
 

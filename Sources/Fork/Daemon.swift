@@ -121,10 +121,16 @@ public struct Daemon: Sendable {
         ? LibvirtHypervisor.embeddedURI(root: configuration.libvirtRoot) : configuration.libvirtURI,
       memoryDirectory: configuration.memtap.ram, accelerator: accelerator,
       isWanted: { adoptable.contains($0) })
+    let cluster = try Cluster(
+      files: ClusterFiles(directory: configuration.clusterDirectory), host: configuration.hostName, log: log)
     let service = ForkService(
       configuration: configuration, store: store, hypervisor: hypervisor, memtap: memtap,
-      resources: EmbeddedResourceManager(), loops: loops, log: log)
+      resources: EmbeddedResourceManager(), cluster: cluster, loops: loops, log: log)
+    await cluster.observe(service)
     try await service.adopt()
+    let listener = PeerListener(service: service, version: Self.version)
+    do { try await listener.open() } catch { log.error("other hosts can not reach this one: \(error)") }
+    await cluster.greet()
 
     let (stop, stopContinuation) = AsyncStream.makeStream(of: Void.self)
     let signals = [SIGTERM, SIGINT].map { number in
@@ -137,7 +143,9 @@ public struct Daemon: Sendable {
       transport: .http2NIOPosix(
         address: .unixDomainSocket(path: configuration.paths.socket), transportSecurity: .plaintext),
       services: [
-        SnowforkAPI(service: service, version: Self.version) { _ in stopContinuation.yield() }
+        SnowforkAPI(service: service, listener: listener, version: Self.version) { _ in
+          stopContinuation.yield()
+        }
       ])
     // Who may speak to the daemon may do anything here.
     Task { if try await server.listeningAddress != nil { chmod(configuration.paths.socket, 0o600) } }
@@ -153,6 +161,8 @@ public struct Daemon: Sendable {
       group.cancelAll()
     }
     log.info("ending")
+    await listener.close()
+    await cluster.close()
     hypervisor.settle()
     unlink(configuration.paths.socket)
   }

@@ -20,7 +20,10 @@ extension ForkService {
     await tearDown(name)
     guests[name]?.record.state = .ended
     await save(name)
-    if let ticket = record.ticket, tickets[ticket] != nil {
+    if record.home != nil {
+      unreported.insert(name)
+      await reportEnds()
+    } else if let ticket = record.ticket, tickets[ticket] != nil {
       changed(ticket)
     } else {
       guests[name] = nil
@@ -33,7 +36,7 @@ extension ForkService {
 
   /// How much of its RAM the clone had come to use, before it goes.
   private func noteResidency(_ name: String) async {
-    guard let record = guests[name]?.record else { return }
+    guard let record = guests[name]?.record, record.host == nil else { return }
     if let ticket = record.ticket, let outcome = outcomes[ticket] {
       guests[name]?.record.endedMicroseconds = Int64(outcome.log.elapsedMicroseconds)
     }

@@ -22,7 +22,8 @@ extension ForkService {
   ///
   /// `forked` is called when the fork point stands and the parent runs on: then a parent's sf_clone returns.
   func fork(
-    ticket id: String, cloneRequest: UInt32, report: Report, forked: () -> Void = {}
+    ticket id: String, cloneRequest: UInt32, distribution: Distribution = .init(), report: Report,
+    forked: () -> Void = {}
   ) async throws -> Outcome {
     let ticket = try await claim(id)
     var log = PhaseLog()
@@ -39,12 +40,12 @@ extension ForkService {
     forked()
     // Clones on this host need not wait for what others would be made of: its device state is at hand.
     let times = log
-    async let described = describe(point, times)
+    let describing = Task { try await describe(point, times) }
     var outcome = try await cloneOnto(
       point.snapshot, deviceState: point.deviceState, ticket: id, request: cloneRequest, log: times,
-      report: report)
+      distribution: distribution, described: { _ = try await describing.value }, report: report)
     do {
-      let entry = try await described
+      let entry = try await describing.value
       outcome.phases.insert(
         entry, at: outcome.phases.firstIndex { $0.phase == .activate } ?? outcome.phases.endIndex)
       outcome.snapshot.descriptorBytes =
@@ -134,45 +135,33 @@ extension ForkService {
   /// Clones a snapshot into the ticket's slots.
   func cloneOnto(
     _ snapshot: SnapshotRecord, deviceState: OwnedDescriptor, ticket id: String, request: UInt32,
-    log: PhaseLog,
-    report: Report
+    log: PhaseLog, distribution: Distribution = .init(),
+    described: @escaping @Sendable () async throws -> Void = {}, report: Report
   ) async throws -> Outcome {
     var log = log
-    let names = machines(of: id).map(\.name)
+    let clones = machines(of: id)
+    let names = clones.map(\.name)
     for name in names {
       guests[name]?.record.snapshot = snapshot.id
       guests[name]?.record.state = .activating
       guests[name]?.record.role = .clone
     }
     log.begin(.activate)
-    var done = 0
-    let lastActivated = await withTaskGroup(of: UInt64?.self) { [log] group in
-      var waiting = names[...]
-      func addNext() {
-        guard let name = waiting.popFirst() else { return }
-        group.addTask {
-          await self.activate(
-            name, snapshot: snapshot, deviceState: deviceState, request: request, log: log)
-        }
-      }
-      for _ in 0..<Self.activationsAtOnce { addNext() }
-      var last: UInt64 = 0
-      for await activated in group {
-        addNext()
-        last = max(last, activated ?? 0)
-        done += 1
-        await report(
-          Progress(phase: "ready", done: done, total: names.count, text: "activating clones"))
-      }
-      return last
-    }
+    let begun = log
+    async let elsewhere = cloneElsewhere(
+      clones.filter { $0.host != nil }, snapshot: snapshot, request: request, log: begun,
+      distribution: distribution, described: described)
+    let lastHere = await activateHere(
+      clones.filter { $0.host == nil }.map(\.name), snapshot: snapshot, deviceState: deviceState,
+      request: request, log: begun, total: names.count, report: report)
+    let lastActivated = max(lastHere, await elsewhere)
     let forkMicroseconds = log.elapsedMicroseconds
     log.endActivation(at: lastActivated)
     // The clones first: with the ticket alone a successor would take them for slots.
     for name in names { await save(name) }
     tickets[id]?.record.state = .cloned
     await saveTicket(id)
-    if !snapshot.kept { await release(snapshot.id) }
+    if !snapshot.kept, deliveries[snapshot.id] == nil { await release(snapshot.id) }
     changed(id)
     guard let ticket = tickets[id] else {
       throw ForkError(.failed, "cannot fork \(snapshot.parent): its ticket was ended meanwhile. Ask again.")
@@ -180,6 +169,38 @@ extension ForkService {
     return Outcome(
       ticket: ticket.record, snapshot: snapshots[snapshot.id] ?? snapshot, clones: machines(of: id),
       forkMicroseconds: forkMicroseconds, phases: log.entries, log: log)
+  }
+
+  /// Brings slots of this host to life. Answers when the last one's virtual CPUs ran, microseconds since the call.
+  func activateHere(
+    _ names: [String], snapshot: SnapshotRecord, deviceState: OwnedDescriptor, request: UInt32,
+    log: PhaseLog, total: Int, report: Report, ready: (String) async -> Void = { _ in }
+  ) async -> UInt64 {
+    var done = 0
+    return await withTaskGroup(of: (String, UInt64?).self) { group in
+      var waiting = names[...]
+      func addNext() {
+        guard let name = waiting.popFirst() else { return }
+        group.addTask {
+          (
+            name,
+            await self.activate(
+              name, snapshot: snapshot, deviceState: deviceState, request: request, log: log)
+          )
+        }
+      }
+      for _ in 0..<Self.activationsAtOnce { addNext() }
+      var last: UInt64 = 0
+      for await (name, activated) in group {
+        addNext()
+        await ready(name)
+        last = max(last, activated ?? 0)
+        done += 1
+        await report(
+          Progress(phase: "ready", done: done, total: total, text: "activating clones"))
+      }
+      return last
+    }
   }
 
   /// One slot becomes a clone: RAM onto the snapshot's page cache, device state, identity. Answers when its virtual

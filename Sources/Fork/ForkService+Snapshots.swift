@@ -43,7 +43,10 @@ extension ForkService {
   }
 
   /// Operator's cloning of a kept snapshot: ticket and clones in one.
-  func clone(snapshot id: String, count: Int, report: Report) async throws -> Outcome {
+  func clone(
+    snapshot id: String, count: Int, hosts: [String] = [], distribution: Distribution = .init(),
+    report: Report
+  ) async throws -> Outcome {
     let record = try snapshot(id)
     if let lost = record.lost {
       throw ForkError(.refused, "cannot clone \(id): \(lost). Make another snapshot.")
@@ -58,9 +61,10 @@ extension ForkService {
       parent: record.parent, memoryBytes: record.memoryBytes, vcpus: record.vcpus, image: record.image,
       commandLine: record.commandLine)
     let ticket = try await requestTicket(
-      of: source, count: count, hierarchical: false, owner: .operatorCommand, report: report)
+      of: source, count: count, hierarchical: false, owner: .operatorCommand, hosts: hosts, report: report)
     do {
-      return try await clone(snapshot: record, ticket: ticket.id, report: report)
+      return try await clone(
+        snapshot: record, ticket: ticket.id, distribution: distribution, report: report)
     } catch {
       await removeUnusedTicket(ticket.id)
       throw error
@@ -68,7 +72,9 @@ extension ForkService {
   }
 
   /// Clones a kept snapshot with a ticket that was granted before.
-  func clone(snapshot: SnapshotRecord, ticket id: String, report: Report) async throws -> Outcome {
+  func clone(
+    snapshot: SnapshotRecord, ticket id: String, distribution: Distribution = .init(), report: Report
+  ) async throws -> Outcome {
     let ticket = try await claim(id)
     guard let shape = machines(of: id).first, shape.memoryBytes == snapshot.memoryBytes,
       shape.vcpus == snapshot.vcpus
@@ -89,8 +95,7 @@ extension ForkService {
     }
     let outcome = try await cloneOnto(
       snapshot, deviceState: deviceState, ticket: id, request: UInt32(snapshot.checkpointRequest),
-      log: PhaseLog(),
-      report: report)
+      log: PhaseLog(), distribution: distribution, report: report)
     remember(outcome)
     return outcome
   }
@@ -132,6 +137,7 @@ extension ForkService {
 
   /// Takes away whatever there is of a snapshot but its pages, which the pager keeps as long as they are used.
   func forgetSnapshot(_ id: String) async {
+    await withdraw(id)
     snapshots[id] = nil
     await release(id)
     try? FileManager.default.removeItem(atPath: configuration.snapshotDirectory(id))
@@ -140,6 +146,7 @@ extension ForkService {
 
   /// Copies what clones of this VM still lack, before it ends in an orderly way.
   func completeSnapshots(of name: String) async {
+    if guests[name]?.record.host != nil { return }
     for (id, record) in snapshots where record.parent == name && record.lost == nil {
       guard record.kept || !liveClones(of: id).isEmpty else { continue }
       do {

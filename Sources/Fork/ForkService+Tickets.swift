@@ -34,7 +34,7 @@ extension ForkService {
   /// On return every slot of the ticket is warm. Throws `.refused` if not one clone could be had.
   func requestTicket(
     of source: CloneSource, count: Int, hierarchical: Bool, owner: TicketRecord.Owner,
-    guestRequest: Int64? = nil, report: Report
+    guestRequest: Int64? = nil, hosts: [String] = [], report: Report
   ) async throws -> TicketRecord {
     let what = "cannot fork \(source.parent)"
     guard (1...Self.ticketLimit).contains(count) else {
@@ -49,10 +49,11 @@ extension ForkService {
     let start = monotonicMicroseconds()
     let processes = hierarchical ? source.vcpus : 1
     let machinesWanted = (count + processes - 1) / processes
-    let machines = try resources.place(
+    let placements = try resources.place(
       count: machinesWanted,
       of: CloneShape(parent: source.parent, memoryBytes: UInt64(source.memoryBytes), vcpus: source.vcpus),
-      load: hostLoad())
+      on: await loads(of: hosts, what: what))
+    let machines = placements.reduce(0) { $0 + $1.count }
     let id = "t-" + Self.randomHex(8)
     tickets[id] = Reservation(
       record: TicketRecord(
@@ -60,8 +61,8 @@ extension ForkService {
         requested: count, granted: min(count, machines * processes), state: .granting, snapshot: nil,
         createdUnix: Self.unixNow()))
     guests[source.parent]?.knownTickets?.insert(id)
-    let names = reserveNames(
-      source: source, ticket: id, count: count, machines: machines, processes: processes)
+    let names = await reserveNames(
+      source: source, ticket: id, count: count, placements: placements, processes: processes)
     await saveTicket(id)
     for name in names { await save(name) }
 
@@ -100,9 +101,11 @@ extension ForkService {
   }
 
   /// Memory promised to slots that have not been activated: the host's free memory does not show it yet.
-  func hostLoad() -> HostLoad {
-    var load = HostLoad(hostName: configuration.hostName, reservedBytes: 0, vcpusInUse: 0)
-    for guest in guests.values where guest.record.state != .ended {
+  func hostLoad(named name: String) -> HostLoad {
+    var load = HostLoad(
+      hostName: name, memoryFreeBytes: HostMemory.read().available,
+      cpus: ProcessInfo.processInfo.activeProcessorCount, reservedBytes: 0, vcpusInUse: 0)
+    for guest in guests.values where guest.record.state != .ended && guest.record.host == nil {
       load.vcpusInUse += guest.record.vcpus
       if guest.record.role == .slot {
         load.reservedBytes += EmbeddedResourceManager.reservation(
@@ -114,11 +117,13 @@ extension ForkService {
 
   /// `dev.1` for vmid 1 and so on; the next free numbers while an earlier ticket's clones hold those.
   private func reserveNames(
-    source: CloneSource, ticket: String, count: Int, machines: Int, processes: Int
-  ) -> [String] {
+    source: CloneSource, ticket: String, count: Int, placements: [Placement], processes: Int
+  ) async -> [String] {
     var names: [String] = []
     var number = 0
-    for index in 0..<machines {
+    let here = await cluster.host
+    let hosts = placements.flatMap { Array(repeating: $0.host, count: $0.count) }
+    for (index, host) in hosts.enumerated() {
       repeat { number += 1 } while guests["\(source.parent).\(number)"] != nil
       let name = "\(source.parent).\(number)"
       let first = index * processes + 1
@@ -128,7 +133,8 @@ extension ForkService {
           processes: min(processes, count - first + 1), ticket: ticket, image: source.image,
           memoryBytes: source.memoryBytes, vcpus: source.vcpus, commandLine: source.commandLine,
           generationID: UUID().uuidString.lowercased(), shimToken: Self.randomHex(32),
-          epoch: Int64.random(in: 1...Int64.max), cpuLimitPercent: 0, createdUnix: Self.unixNow()))
+          epoch: Int64.random(in: 1...Int64.max), cpuLimitPercent: 0, createdUnix: Self.unixNow(),
+          host: host == here ? nil : host))
       names.append(name)
     }
     return names
@@ -145,8 +151,10 @@ extension ForkService {
   }
 
   /// Starts the slots a few at a time; answers those that failed, with the reason.
-  private func startSlots(_ names: [String], report: Report) async -> [String: any Error] {
+  func startSlots(_ all: [String], report: Report) async -> [String: any Error] {
+    async let elsewhere = startRemoteSlots(all)
     var failures: [String: any Error] = [:]
+    let names = all.filter { guests[$0]?.record.host == nil }
     var queue = names[...]
     var done = 0
     await report(Progress(phase: "slots", done: 0, total: names.count, text: "starting slots"))
@@ -163,6 +171,7 @@ extension ForkService {
         addNext()
       }
     }
+    failures.merge(await elsewhere) { first, _ in first }
     return failures
   }
 

@@ -172,6 +172,10 @@ extension ForkService {
 
   /// On return no domain, process, file or pager region of the VM is left. Safe after any step, and twice.
   func tearDown(_ name: String) async {
+    if let host = guests[name]?.record.host {
+      await endElsewhere(name, on: host)
+      return
+    }
     guests[name]?.session?.close()
     guests[name]?.session = nil
     do {

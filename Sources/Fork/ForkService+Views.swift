@@ -14,9 +14,10 @@ extension ForkService {
 
   /// All VMs by name; those that have ended only on demand.
   func vms(includingEnded: Bool) async throws -> [VMView] {
-    let records = guests.values.map(\.record)
-      .filter { includingEnded || $0.state != .ended }
-      .sorted { $0.name.localizedStandardCompare($1.name) == .orderedAscending }
+    let here = guests.values.map(\.record).filter { record in
+      record.state == .ended ? includingEnded : record.host == nil
+    }
+    let records = here.sorted { $0.name.localizedStandardCompare($1.name) == .orderedAscending }
     let memoryDirectory = configuration.memtap.memory
     return try await workers.run {
       records.map { record in

@@ -17,6 +17,7 @@ actor ForkService {
   let hypervisor: any Hypervisor
   let memtap: MemtapSupervisor
   let resources: any ResourceManager
+  let cluster: Cluster
   let loops: MultiThreadedEventLoopGroup
   let workers = WorkerThreads(name: "sfd-work", limit: 16)
   let log: Logger
@@ -48,19 +49,24 @@ actor ForkService {
   /// The requests of each guest that are being answered.
   var openRequests: [String: Set<UInt32>] = [:]
   var turns = Turns()
+  /// Snapshots on their way to other hosts, or there: by snapshot and host.
+  var deliveries: [String: [String: Task<Void, any Error>]] = [:]
+  /// Clones of others' tickets that have ended and whose homes have not been told.
+  var unreported: Set<String> = []
   /// Called when a ticket has changed; see `waitForChange`.
   var watchers: [UInt64: (ticket: String, continuation: CheckedContinuation<Void, Never>)] = [:]
   var nextWatcher: UInt64 = 0
 
   init(
     configuration: Configuration, store: Store, hypervisor: any Hypervisor, memtap: MemtapSupervisor,
-    resources: any ResourceManager, loops: MultiThreadedEventLoopGroup, log: Logger
+    resources: any ResourceManager, cluster: Cluster, loops: MultiThreadedEventLoopGroup, log: Logger
   ) {
     self.configuration = configuration
     self.store = store
     self.hypervisor = hypervisor
     self.memtap = memtap
     self.resources = resources
+    self.cluster = cluster
     self.loops = loops
     self.log = log
   }

@@ -22,6 +22,8 @@ struct ExecRelay {
           }
           break
         }
+      } catch let elsewhere as Elsewhere {
+        try await forward(elsewhere, to: output)
       } catch let error as NotStarted {
         try await output.write(.with { $0.stderr = .init(error.message.utf8) })
         try await output.write(.with { $0.exitStatus = error.status })
@@ -39,17 +41,36 @@ struct ExecRelay {
     var message: String
   }
 
+  /// The VM is on another host: the whole conversation goes there.
+  struct Elsewhere: Error {
+    var host: String
+    var input: AsyncStream<Snowfork_V1_ExecInput>
+  }
+
   /// The first message starts the command; the others are its input.
   private func feed(
     _ input: RPCAsyncSequence<Snowfork_V1_ExecInput, any Error>,
     _ started: AsyncThrowingStream<GuestCommand, any Error>.Continuation
   ) async throws {
     var command: GuestCommand?
+    var relay: AsyncStream<Snowfork_V1_ExecInput>.Continuation?
+    defer { relay?.finish() }
     do {
       for try await message in input {
+        if let relay {
+          relay.yield(message)
+          continue
+        }
         switch message.kind {
         case .start(let start):
           guard command == nil else { break }
+          if let host = await service.agentHost(of: start.name) {
+            let (rest, continuation) = AsyncStream.makeStream(of: Snowfork_V1_ExecInput.self)
+            relay = continuation
+            relay?.yield(message)
+            started.finish(throwing: Elsewhere(host: host, input: rest))
+            continue
+          }
           let session = try await service.session(start.name)
           let running: GuestCommand
           do {
@@ -75,12 +96,21 @@ struct ExecRelay {
         }
       }
       command?.closeInput()
-      if command == nil {
+      if command == nil, relay == nil {
         throw ForkError(.invalid, "cannot run a command: none was named. Name one after --.")
       }
     } catch {
       started.finish(throwing: error)
       command?.abandon()
+    }
+  }
+
+  private func forward(_ call: Elsewhere, to output: RPCWriter<Snowfork_V1_ExecOutput>) async throws {
+    let connection = try await service.cluster.reach(call.host)
+    try await connection.snowfork.exec { writer in
+      for await message in call.input { try await writer.write(message) }
+    } onResponse: { response in
+      for try await message in response.messages { try await output.write(message) }
     }
   }
 

@@ -7,6 +7,8 @@ import Wire
 /// The daemon's gRPC service: requests to the ForkService and its answers back. No logic of its own.
 struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
   let service: ForkService
+  /// Where other hosts call.
+  let listener: PeerListener
   let version: String
   /// Asks the process to end; true: end the VMs as well.
   let shutdown: @Sendable (Bool) async -> Void
@@ -15,7 +17,10 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
     request: Snowfork_V1_StartVMRequest, response: RPCWriter<Snowfork_V1_StartVMReply>, context: ServerContext
   ) async throws {
     try await translatingErrors("cannot start \(request.name)") {
-      try checkHosts(request.host.isEmpty ? [] : [request.host])
+      if await !isHere(request.host) {
+        try await forwardStart(request, response)
+        return
+      }
       let record = try await service.startVM(
         .init(
           name: request.name, imageDirectory: request.imageDirectory, memoryBytes: request.memoryBytes,
@@ -26,7 +31,8 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
       let vm = try await service.vms(includingEnded: false).first { $0.record.name == record.name }
       do {
         if context.cancellation.isCancelled { throw CancellationError() }
-        try await response.write(.with { $0.vm = (vm?.wire(host: hostName)) ?? .init() })
+        let host = await service.cluster.host
+        try await response.write(.with { $0.vm = (vm?.wire(host: host)) ?? .init() })
       } catch {
         try? await service.stopVM(record.name, destroy: true, timeoutSeconds: 0)
         throw error
@@ -38,6 +44,9 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
     -> Snowfork_V1_StopVMReply
   {
     try await translatingErrors("cannot stop \(request.name)") {
+      if let host = await service.hostElsewhere(of: request.name) {
+        return try await service.cluster.reach(host).snowfork.stopVM(request)
+      }
       try await service.stopVM(
         request.name, destroy: request.destroy, timeoutSeconds: Int(request.timeoutSeconds))
       return .init()
@@ -48,17 +57,18 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
     request: Snowfork_V1_ForkRequest, response: RPCWriter<Snowfork_V1_ForkReply>, context: ServerContext
   ) async throws {
     try await translatingErrors("cannot fork \(request.name)") {
-      try checkHosts(request.hosts)
+      let distribution = try Self.distribution(request.transport, request.push)
       let report: ForkService.Report = { progress in
         try? await response.write(.with { $0.progress = progress.wire })
       }
       let ticket = try await service.requestTicket(
         of: service.source(vm: request.name), count: Int(request.count), hierarchical: request.hierarchical,
-        owner: .operatorCommand, report: report)
+        owner: .operatorCommand, hosts: request.hosts, report: report)
       do {
         // Whoever interrupts sfctl before the fork wants none.
         if context.cancellation.isCancelled { throw CancellationError() }
-        let outcome = try await service.fork(ticket: ticket.id, cloneRequest: 0, report: report)
+        let outcome = try await service.fork(
+          ticket: ticket.id, cloneRequest: 0, distribution: distribution, report: report)
         try await deliver(outcome, response, context)
       } catch {
         await service.removeUnusedTicket(ticket.id)
@@ -98,9 +108,10 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
     context: ServerContext
   ) async throws {
     try await translatingErrors("cannot clone \(request.snapshot)") {
-      try checkHosts(request.hosts)
-      let outcome = try await service.clone(snapshot: request.snapshot, count: Int(request.count)) {
-        progress in
+      let outcome = try await service.clone(
+        snapshot: request.snapshot, count: Int(request.count), hosts: request.hosts,
+        distribution: try Self.distribution(request.transport, request.push)
+      ) { progress in
         try? await response.write(.with { $0.progress = progress.wire })
       }
       try await deliver(outcome, response, context)
@@ -113,7 +124,8 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
   ) async throws {
     do {
       if context.cancellation.isCancelled { throw CancellationError() }
-      try await response.write(.with { $0.result = outcome.wire(host: hostName) })
+      let host = await service.cluster.host
+      try await response.write(.with { $0.result = outcome.wire(host: host) })
     } catch {
       service.log.notice("the fork of \(outcome.ticket.id) was interrupted; its clones are ended")
       _ = try? await service.kill(ticket: outcome.ticket.id, reason: "sfctl was interrupted")
@@ -127,7 +139,9 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
   {
     try await translatingErrors("cannot list VMs") {
       let vms = try await service.vms(includingEnded: request.all)
-      return .with { $0.vms = vms.map { $0.wire(host: hostName) } }
+      let host = await service.cluster.host
+      let others = request.localOnly ? [] : await service.vmsElsewhere(all: request.all)
+      return .with { $0.vms = vms.map { $0.wire(host: host) } + others }
     }
   }
 
@@ -165,6 +179,9 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
 
   func kill(request: Snowfork_V1_KillRequest, context: ServerContext) async throws -> Snowfork_V1_KillReply {
     try await translatingErrors("cannot kill \(request.target)") {
+      if let host = await service.hostElsewhere(of: request.target) {
+        return try await service.cluster.reach(host).snowfork.kill(request)
+      }
       let ended = try await service.kill(target: request.target)
       return .with { $0.ended = UInt32(ended) }
     }
@@ -173,26 +190,19 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
   func stats(request: Snowfork_V1_StatsRequest, context: ServerContext) async throws -> Snowfork_V1_StatsReply
   {
     try await translatingErrors("cannot read statistics") {
-      let targets = try await service.statistics(of: request.target)
-      return .with { $0.stats = targets.map(\.wire) }
+      let stats =
+        request.localOnly
+        ? try await service.statisticsHere(of: request.target)
+        : try await service.statisticsEverywhere(of: request.target)
+      return .with { $0.stats = stats }
     }
   }
 
   func listHosts(
     request: Snowfork_V1_ListHostsRequest, context: ServerContext
   ) async throws -> Snowfork_V1_ListHostsReply {
-    let memory = HostMemory.read()
-    let vms = await service.runningCount()
-    let host = Snowfork_V1_HostInfo.with {
-      $0.name = hostName
-      $0.cpus = UInt32(ProcessInfo.processInfo.activeProcessorCount)
-      $0.memoryBytes = memory.total
-      $0.memoryFreeBytes = memory.available
-      $0.vms = UInt32(vms)
-      $0.accelerator = service.hypervisor.accelerator.accelerator.rawValue
-      $0.version = version
-    }
-    return .with { $0.hosts = [host] }
+    let hosts = await service.hostInfos(version: version)
+    return .with { $0.hosts = hosts }
   }
 
   func listTickets(
@@ -206,12 +216,13 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
     request: Snowfork_V1_DescribeTicketRequest, context: ServerContext
   ) async throws -> Snowfork_V1_ForkResult {
     try await translatingErrors("cannot describe \(request.ticket)") {
-      try await service.describe(ticket: request.ticket).wire(host: hostName)
+      try await service.describe(ticket: request.ticket).wire(host: service.cluster.host)
     }
   }
 
   func info(request: Snowfork_V1_InfoRequest, context: ServerContext) async throws -> Snowfork_V1_InfoReply {
     let pager = try? await service.memtap.run { try $0.status() }
+    let host = await service.cluster.host
     return .with {
       $0.version = version
       $0.accelerator = service.hypervisor.accelerator.accelerator.rawValue
@@ -219,7 +230,7 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
       $0.pid = getpid()
       $0.memtapPid = pager?.pid ?? 0
       $0.hypervisorUri = service.hypervisor.uri
-      $0.host = hostName
+      $0.host = host
     }
   }
 
@@ -232,17 +243,8 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
     return .init()
   }
 
-  private var hostName: String { service.configuration.hostName }
-
-  private func checkHosts(_ hosts: [String]) throws(ForkError) {
-    for host in hosts where host != hostName {
-      throw ForkError(
-        .refused, "there is no host \(host): this daemon has only \(hostName). Leave --host away.")
-    }
-  }
-
   /// Every failure leaves as a status whose message is the sentence for the user.
-  private func translatingErrors<T>(_ what: String, _ body: () async throws -> T) async throws -> T {
+  func translatingErrors<T>(_ what: String, _ body: () async throws -> T) async throws -> T {
     do {
       return try await body()
     } catch let error as RPCError {

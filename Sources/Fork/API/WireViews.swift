@@ -22,7 +22,7 @@ extension ForkService.VMView {
       $0.vmid = UInt32(record.vmid)
       $0.ticket = record.ticket ?? ""
       $0.snapshot = record.snapshot ?? ""
-      $0.host = host
+      $0.host = record.host ?? host
       $0.state = record.shownState
       $0.pid = pid
       $0.memoryBytes = UInt64(record.memoryBytes)
@@ -65,7 +65,7 @@ extension ForkService.Outcome {
         .with {
           $0.vmid = UInt32(clone.vmid)
           $0.name = clone.name
-          $0.host = host
+          $0.host = clone.host ?? host
           $0.state = clone.shownState
           $0.activateUs = UInt64(clone.activateMicroseconds)
           $0.readyUs = UInt64(clone.readyMicroseconds)
@@ -118,6 +118,9 @@ extension ForkService.StatisticsTarget {
       .with {
         $0.name = id
         $0.kind = "ticket"
+        $0.snapshot = snapshot?.snapshot ?? ""
+        // Of the home's server: its part of it is all hosts'.
+        $0.distribute(snapshot?.distribution)
         for vm in vms {
           let stats = Snowfork_V1_Stats.of(vm, snapshot)
           $0.pagesTotal += stats.pagesTotal
@@ -158,8 +161,8 @@ extension Snowfork_V1_Stats {
       $0.bytesReceived = own * pageBytes
       $0.faults = vm.faults
       $0.faultUs = .of(vm.faultMicroseconds)
-      $0.remoteFaultUs = .init()
-      $0.mcdist = .init()
+      $0.snapshot = vm.snapshot ?? ""
+      $0.distribute(snapshot?.distribution)
       $0.preimagesSaved = vm.preimagesSaved
     }
   }
@@ -177,9 +180,27 @@ extension Snowfork_V1_Stats {
       $0.bytesReceived = (snapshot.pagesFetched + snapshot.pagesPrefetched) * pageBytes
       $0.faults = snapshot.faults
       $0.faultUs = .of(snapshot.faultMicroseconds)
-      $0.remoteFaultUs = .init()
-      $0.mcdist = .init()
+      $0.snapshot = snapshot.snapshot
+      $0.distribute(snapshot.distribution)
+      if let received = snapshot.distribution?.bytesReceived, received > 0 { $0.bytesReceived = received }
       $0.preimagesSaved = snapshot.preimagesSaved
+      $0.whole = snapshot.unsaved == 0
+    }
+  }
+
+  mutating func distribute(_ counters: DistributionCounters?) {
+    transport = counters?.transport ?? "local"
+    transportReason = counters?.transportReason ?? ""
+    pagesPushed = counters?.pagesPushed ?? 0
+    remoteFaultUs = .of(counters?.remoteFaultMicroseconds ?? .init())
+    mcdist = .with {
+      $0.requests = counters?.requests ?? 0
+      $0.served = counters?.served ?? 0
+      $0.lockstepSuppressed = counters?.lockstepSuppressed ?? 0
+      $0.retransmitted = counters?.retransmitted ?? 0
+      $0.bytesSent = counters?.bytesSent ?? 0
+      $0.rateLimitBytesPerS = counters?.rateLimitBytesPerSecond ?? 0
+      $0.dropped = counters?.dropped ?? 0
     }
   }
 }

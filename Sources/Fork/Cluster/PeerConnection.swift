@@ -12,9 +12,6 @@ final class PeerConnection: Sendable {
   private let client: GRPCClient<Transport>
   private let ended = Atomic<Bool>(false)
 
-  /// Calls with it ask for what is on that host alone.
-  static let localMetadata: Metadata = ["snowfork-local": "1"]
-
   init(to member: ClusterMember, identity: ClusterFiles.Identity) throws {
     name = member.name
     let transport = try Transport(

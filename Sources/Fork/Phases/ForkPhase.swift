@@ -41,7 +41,7 @@ package struct PhaseLog: Sendable {
   /// Splits the time since `activate` began: the virtual CPUs of the last clone ran at `activated`; the rest is
   /// `ready`.
   package mutating func endActivation(at activated: UInt64) {
-    guard let last = entries.indices.last else { return }
+    guard let last = entries.lastIndex(where: { $0.phase == .activate }) else { return }
     end()
     let ended = entries[last].endMicroseconds
     let split = max(entries[last].beginMicroseconds, min(activated, ended))

@@ -52,6 +52,10 @@ struct VMRecord: Codable, Sendable, FetchableRecord, PersistableRecord {
   /// Why it ended, of an ended one.
   var how: String?
   var reason: String?
+  /// Of a clone of a ticket of ours that lives on another host.
+  var host: String?
+  /// Of a clone here whose ticket is another host's.
+  var home: String?
 }
 
 /// A reservation for clones.
@@ -74,6 +78,8 @@ struct TicketRecord: Codable, Sendable, FetchableRecord, PersistableRecord {
   var snapshot: String?
   var createdUnix: Int64
   var ticketMicroseconds: Int64 = 0
+  /// The host whose ticket it is; nil: ours.
+  var home: String?
 }
 
 /// A fork point.
@@ -95,6 +101,8 @@ struct SnapshotRecord: Codable, Sendable, FetchableRecord, PersistableRecord {
   var checkpointRequest: Int64
   /// Why it can not be cloned any more.
   var lost: String?
+  /// The host that has its origin; nil: this one.
+  var home: String?
 }
 
 /// How one vmid of a ticket ended.

@@ -103,6 +103,15 @@ final class Store: Sendable {
         table.primaryKey(["ticket", "vmid"])
       }
     }
+    migrator.registerMigration("2") { database in
+      try database.alter(table: "vm") { table in
+        table.add(column: "host", .text)
+        table.add(column: "home", .text)
+      }
+      for name in ["ticket", "snapshot"] {
+        try database.alter(table: name) { $0.add(column: "home", .text) }
+      }
+    }
     return migrator
   }
 }

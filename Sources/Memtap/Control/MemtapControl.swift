@@ -136,6 +136,8 @@ public struct MemtapStatistics: Sendable, Codable {
     public var faultMicroseconds: LatencySummary
     public var vms: [String]
     public var lost: String?
+    /// Pages that only the origin has.
+    public var unsaved: UInt64
     /// Nil: all on this host, and not served to others.
     public var distribution: DistributionCounters?
   }

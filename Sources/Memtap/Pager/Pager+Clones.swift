@@ -143,6 +143,6 @@ extension Snapshot {
       preimagesSaved: counters.preimagesSaved, faults: counters.faults,
       faultMicroseconds: counters.faultTime.summary,
       vms: clones.map(\.name), lost: lostReason,
-      distribution: distribution)
+      unsaved: UInt64(unsavedCount), distribution: distribution)
   }
 }

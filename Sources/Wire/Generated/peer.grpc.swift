@@ -1,5 +1,5 @@
 /// sfd to sfd, over TCP with mutual TLS: only enrolled hosts get this far. Beside it peers use the Snowfork service
-/// of snowfork.proto, with the metadata "snowfork-local: 1", which asks for what is on that host alone.
+/// of snowfork.proto, with local_only where they ask for what is on that host alone.
 ///
 /// The *home* of a ticket is the host of its parent: it grants the ticket, has the snapshot's origin, and is told how
 /// each clone ended. A ticket's other hosts do what its home says.

@@ -494,6 +494,8 @@ public nonisolated struct Snowfork_V1_ListVMsRequest: Sendable {
 
   public var all: Bool = false
 
+  public var localOnly: Bool = false
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -715,6 +717,8 @@ public nonisolated struct Snowfork_V1_StatsRequest: Sendable {
   // methods supported on all messages.
 
   public var target: String = String()
+
+  public var localOnly: Bool = false
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -2193,7 +2197,7 @@ nonisolated extension Snowfork_V1_VM: SwiftProtobuf.Message, SwiftProtobuf._Mess
 
 nonisolated extension Snowfork_V1_ListVMsRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ListVMsRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}all\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}all\0\u{3}local_only\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2202,6 +2206,7 @@ nonisolated extension Snowfork_V1_ListVMsRequest: SwiftProtobuf.Message, SwiftPr
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularBoolField(value: &self.all) }()
+      case 2: try { try decoder.decodeSingularBoolField(value: &self.localOnly) }()
       default: break
       }
     }
@@ -2211,11 +2216,15 @@ nonisolated extension Snowfork_V1_ListVMsRequest: SwiftProtobuf.Message, SwiftPr
     if self.all != false {
       try visitor.visitSingularBoolField(value: self.all, fieldNumber: 1)
     }
+    if self.localOnly != false {
+      try visitor.visitSingularBoolField(value: self.localOnly, fieldNumber: 2)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: Snowfork_V1_ListVMsRequest, rhs: Snowfork_V1_ListVMsRequest) -> Bool {
     if lhs.all != rhs.all {return false}
+    if lhs.localOnly != rhs.localOnly {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2637,7 +2646,7 @@ nonisolated extension Snowfork_V1_KillReply: SwiftProtobuf.Message, SwiftProtobu
 
 nonisolated extension Snowfork_V1_StatsRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".StatsRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}target\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}target\0\u{3}local_only\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2646,6 +2655,7 @@ nonisolated extension Snowfork_V1_StatsRequest: SwiftProtobuf.Message, SwiftProt
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularStringField(value: &self.target) }()
+      case 2: try { try decoder.decodeSingularBoolField(value: &self.localOnly) }()
       default: break
       }
     }
@@ -2655,11 +2665,15 @@ nonisolated extension Snowfork_V1_StatsRequest: SwiftProtobuf.Message, SwiftProt
     if !self.target.isEmpty {
       try visitor.visitSingularStringField(value: self.target, fieldNumber: 1)
     }
+    if self.localOnly != false {
+      try visitor.visitSingularBoolField(value: self.localOnly, fieldNumber: 2)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: Snowfork_V1_StatsRequest, rhs: Snowfork_V1_StatsRequest) -> Bool {
     if lhs.target != rhs.target {return false}
+    if lhs.localOnly != rhs.localOnly {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -1,0 +1,265 @@
+import Foundation
+import LinuxSystem
+import Memtap
+import Wire
+
+/// This host's part in tickets whose home is another host.
+extension ForkService {
+  /// Starts slots for another host's ticket. Answers of each whether it is warm.
+  func startSlots(_ request: Snowfork_V1_StartSlotsRequest) async throws -> Snowfork_V1_StartSlotsReply {
+    let id = request.ticket
+    if tickets[id] == nil {
+      tickets[id] = Reservation(
+        record: TicketRecord(
+          id: id, parent: request.parent, owner: .operatorCommand, guestRequest: nil,
+          hierarchical: request.hierarchical, requested: request.slots.count, granted: request.slots.count,
+          state: .granting, snapshot: nil, createdUnix: Self.unixNow(), home: request.home))
+    }
+    var errors: [String: String] = [:]
+    var names: [String] = []
+    for slot in request.slots {
+      guard guests[slot.name] == nil else {
+        errors[slot.name] = "a VM named \(slot.name) exists on this host"
+        continue
+      }
+      guests[slot.name] = Guest(
+        record: VMRecord(
+          name: slot.name, uuid: UUID().uuidString.lowercased(), role: .slot, state: .starting,
+          vmid: Int(slot.vmid), processes: Int(slot.processes), ticket: id, image: request.image,
+          memoryBytes: Int64(request.memoryBytes), vcpus: Int(request.vcpus),
+          commandLine: request.kernelCommandLine, generationID: UUID().uuidString.lowercased(),
+          shimToken: Self.randomHex(32), epoch: Int64.random(in: 1...Int64.max), cpuLimitPercent: 0,
+          createdUnix: Self.unixNow(), home: request.home))
+      names.append(slot.name)
+    }
+    await saveTicket(id)
+    for name in names { await save(name) }
+    for (name, error) in await startSlots(names, report: { _ in }) {
+      errors[name] = "\(error)"
+      await discard(name)
+    }
+    tickets[id]?.record.state = .granted
+    await saveTicket(id)
+    expire(id)
+    return .with { reply in
+      reply.slots = request.slots.map { slot in
+        .with {
+          $0.name = slot.name
+          $0.pid = Int32(truncatingIfNeeded: guests[slot.name]?.record.pid ?? 0)
+          $0.error = errors[slot.name] ?? ""
+        }
+      }
+    }
+  }
+
+  /// Takes a snapshot of another host: on return its descriptor has been verified and slots can be activated on it.
+  func receive(_ header: Snowfork_V1_DeliverSnapshotRequest.Header, descriptor: Data) async throws {
+    let id = header.snapshot
+    try checkName(id)
+    if let known = snapshots[id] {
+      guard known.home == header.home else {
+        throw ForkError(.exists, "cannot take snapshot \(id): this host has one of that name.")
+      }
+      return
+    }
+    guard descriptor.count == Int(header.descriptorBytes), let own = await cluster.own else {
+      throw ForkError(.failed, "cannot take snapshot \(id): its descriptor came incomplete.")
+    }
+    let record = SnapshotRecord(
+      id: id, parent: header.parent, kept: true, image: header.image, memoryBytes: Int64(header.memoryBytes),
+      vcpus: Int(header.vcpus), commandLine: header.kernelCommandLine, descriptorBytes: Int64(descriptor.count),
+      pauseMicroseconds: 0, createdUnix: Self.unixNow(), checkpointRequest: Int64(header.checkpointRequest),
+      lost: nil, home: header.home)
+    let path = configuration.descriptorPath(id)
+    let directory = configuration.snapshotDirectory(id)
+    let compatibility = hypervisor.compatibility
+    do {
+      let existing = try await workers.run {
+        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        try descriptor.write(to: URL(fileURLWithPath: path))
+        return try Self.verifiedDescriptor(path, snapshot: record, compatibility: compatibility).existingPages
+      }
+      let remote = RemoteSnapshot(
+        id: id, host: header.home, parent: header.parent, ramBytes: header.memoryBytes,
+        existing: existing.map { .init(first: UInt32($0.first), count: UInt32($0.count)) },
+        origin: PageOrigin(header.origin), localAddress: own.address, push: header.push)
+      try await memtap.run { try $0.attach(remote) }
+    } catch {
+      try? FileManager.default.removeItem(atPath: directory)
+      throw ForkError.wrap("cannot take snapshot \(id)", error)
+    }
+    snapshots[id] = record
+    await persist("snapshot \(id)") { try await self.store.save(record) }
+  }
+
+  /// Makes clones in slots that were started for another host's ticket; `ready` is called as each runs or is lost.
+  func activate(
+    _ request: Snowfork_V1_ActivateRequest, ready: @Sendable (Snowfork_V1_ActivateReply) async -> Void
+  ) async throws {
+    let log = PhaseLog()
+    guard let snapshot = snapshots[request.snapshot], snapshot.home == request.home else {
+      throw ForkError(.notFound, "snapshot \(request.snapshot) did not come to this host.")
+    }
+    let deviceState = try await readDescriptor(snapshot)
+    var names: [String] = []
+    for slot in request.slots where guests[slot.name]?.record.ticket == request.ticket {
+      guests[slot.name]?.record.vmid = Int(slot.vmid)
+      guests[slot.name]?.record.processes = Int(slot.processes)
+      guests[slot.name]?.record.snapshot = snapshot.id
+      guests[slot.name]?.record.state = .activating
+      guests[slot.name]?.record.role = .clone
+      names.append(slot.name)
+    }
+    tickets[request.ticket]?.record.state = .cloning
+    tickets[request.ticket]?.record.snapshot = snapshot.id
+    _ = await activateHere(
+      names, snapshot: snapshot, deviceState: deviceState, request: request.cloneRequest, log: log,
+      total: names.count, report: { _ in }
+    ) { name in
+      let record = guests[name]?.record
+      await save(name)
+      let isRunning = record?.state == .running
+      await ready(
+        .with {
+          $0.name = name
+          $0.state = isRunning ? "running" : "lost"
+          $0.reason = record?.reason ?? (isRunning ? "" : "it ended at once")
+          $0.activateUs = UInt64(record?.activateMicroseconds ?? 0)
+          $0.activatedUs = UInt64(record?.readyMicroseconds ?? 0)
+          $0.readyUs = UInt64(record?.readyMicroseconds ?? 0)
+        })
+    }
+    tickets[request.ticket]?.record.state = .cloned
+    await saveTicket(request.ticket)
+  }
+
+  /// The home of these clones has no more use for them.
+  func endForeign(_ names: [String], home: String, reason: String) async -> Int {
+    var count = 0
+    for name in names {
+      guard let record = guests[name]?.record, record.home == home else { continue }
+      if record.role == .slot { await discard(name) } else { await endClone(name, .killed, reason: reason) }
+      await settle(name)
+      count += 1
+    }
+    return count
+  }
+
+  /// Forgets a clone of another's ticket whose end needs no telling any more, and the ticket with its last one.
+  private func settle(_ name: String) async {
+    unreported.remove(name)
+    guard let record = guests[name]?.record, record.state == .ended || record.role == .slot else {
+      await forgetEmptyForeignTickets()
+      return
+    }
+    guests[name] = nil
+    await persist("the end of VM \(name)") { try await self.store.delete(vm: name) }
+    await forgetEmptyForeignTickets()
+  }
+
+  private func forgetEmptyForeignTickets() async {
+    for (id, ticket) in tickets where ticket.record.home != nil && ticket.record.state != .granting {
+      guard machines(of: id).isEmpty else { continue }
+      tickets[id] = nil
+      await persist("the end of ticket \(id)") { try await self.store.delete(ticket: id) }
+    }
+  }
+
+  /// The home drops a snapshot; or says that no page of it will come any more.
+  func dropForeign(_ id: String, home: String, gone reason: String) async {
+    guard snapshots[id]?.home == home else { return }
+    if !reason.isEmpty { try? await memtap.run { try $0.originGone(snapshot: id, reason: reason) } }
+    snapshots[id]?.kept = false
+    await release(id)
+    await removeUnusedSnapshots()
+  }
+
+  /// Tells homes of the clones that have ended here; again with each hello until it is answered.
+  func reportEnds() async {
+    for name in unreported {
+      guard let record = guests[name]?.record, let home = record.home, let ticket = record.ticket else {
+        unreported.remove(name)
+        continue
+      }
+      guard record.state == .ended, let connection = try? await cluster.reach(home) else { continue }
+      let vmids = record.vmid..<record.vmid + record.processes
+      let ends = vmids.map { vmid in
+        Snowfork_V1_CloneEnd.with {
+          $0.ticket = ticket
+          $0.name = name
+          $0.machineEnded = vmid == vmids.upperBound - 1
+          $0.touchedBytes = UInt64(record.touchedBytes)
+          $0.privateBytes = UInt64(record.privateBytes)
+          $0.status =
+            tickets[ticket]?.exits[vmid]?.wireStatus
+            ?? .with {
+              $0.vmid = UInt32(vmid)
+              $0.how = record.how ?? "lost"
+              $0.reason = record.reason ?? ""
+            }
+        }
+      }
+      let host = await cluster.host
+      do {
+        _ = try await connection.peer.reportEnds(
+          .with {
+            $0.host = host
+            $0.ends = ends
+          })
+        await settle(name)
+      } catch {
+        log.notice("the end of \(name) was not reported to \(home): \(error)")
+      }
+    }
+  }
+}
+
+/// What follows from other hosts' coming and going.
+extension ForkService: Cluster.Observer {
+  func helloFor(_ name: String) -> [String] {
+    Array(Set(guests.values.filter { $0.record.host == name }.compactMap(\.record.ticket)))
+  }
+
+  func peerIsUp(_ name: String, _ reply: Snowfork_V1_HelloReply, isNew: Bool) async {
+    await reportEnds()
+    // What is there of ours that we have given up meanwhile.
+    let gone = reply.foreignClones.filter { guests[$0]?.record.host != name || guests[$0]?.record.state.isOver != false }
+    let home = await cluster.host
+    if !gone.isEmpty, let connection = try? await cluster.reach(name) {
+      _ = try? await connection.peer.endClones(
+        .with {
+          $0.home = home
+          $0.names = gone
+          $0.reason = "its home \(home) had given it up"
+          $0.forget = true
+        })
+    }
+    for id in reply.foreignSnapshots where snapshots[id] == nil { await drop(id, on: name, from: home) }
+    // What ended there while we were away.
+    let alive = Set(reply.foreignClones)
+    for (clone, guest) in guests
+    where guest.record.host == name && guest.record.state == .running && !alive.contains(clone) && isNew {
+      await endClone(clone, .lost, reason: "host \(name) does not have it any more")
+    }
+  }
+
+  private func drop(_ id: String, on host: String, from home: String) async {
+    guard let connection = try? await cluster.reach(host) else { return }
+    _ = try? await connection.peer.dropSnapshot(
+      .with {
+        $0.home = home
+        $0.snapshot = id
+      })
+  }
+
+  func peerIsDown(_ name: String) async {
+    for (clone, guest) in guests where guest.record.host == name && !guest.record.state.isOver {
+      await endClone(clone, .lost, reason: "host \(name) does not answer")
+    }
+    for (id, snapshot) in snapshots where snapshot.home == name {
+      try? await memtap.run { try $0.originGone(snapshot: id, reason: "the host does not answer") }
+      if liveClones(of: id).isEmpty { await dropForeign(id, home: name, gone: "") }
+    }
+    for id in deliveries.keys { deliveries[id]?[name] = nil }
+  }
+}

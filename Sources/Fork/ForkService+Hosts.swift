@@ -1,0 +1,290 @@
+import Foundation
+import GRPCCore
+import LinuxSystem
+import Memtap
+import Wire
+
+/// Forks over several hosts, as the ticket's home: the host of the parent.
+extension ForkService {
+  /// How a snapshot's pages get to other hosts.
+  struct Distribution: Sendable {
+    var transport = PageTransport.auto
+    var push = false
+  }
+
+  // MARK: ticket
+
+  /// What the hosts that may be used have to give: those named, else all that are up.
+  func loads(of names: [String], what: String) async throws(ForkError) -> [HostLoad] {
+    let here = await cluster.host
+    let others = await cluster.others.map(\.name)
+    for name in names where name != here && !others.contains(name) {
+      throw ForkError(.notFound, "\(what): there is no host \(name). See sfctl host ls.")
+    }
+    let peers = await cluster.peers
+    var loads: [HostLoad] = []
+    if names.isEmpty || names.contains(here) { loads.append(hostLoad(named: here)) }
+    for name in others where names.isEmpty || names.contains(name) {
+      guard let peer = peers[name], peer.isUp else {
+        if names.isEmpty { continue }
+        throw ForkError(
+          .refused, "\(what): host \(name) does not answer. Check it, or name another host with --host.")
+      }
+      loads.append(
+        HostLoad(
+          hostName: name, memoryFreeBytes: peer.info.host.memoryFreeBytes, cpus: Int(peer.info.host.cpus),
+          reservedBytes: peer.info.reservedBytes, vcpusInUse: Int(peer.info.vcpusInUse)))
+    }
+    return loads
+  }
+
+  /// Starts those of the slots that are for other hosts, there; answers those that failed.
+  func startRemoteSlots(_ names: [String]) async -> [String: any Error] {
+    let records = names.compactMap { guests[$0]?.record }.filter { $0.host != nil }
+    var failures: [String: any Error] = [:]
+    await withTaskGroup(of: [String: any Error].self) { group in
+      for (host, slots) in Dictionary(grouping: records, by: { $0.host! }) {
+        group.addTask { await self.startSlots(slots, on: host) }
+      }
+      for await failed in group { failures.merge(failed) { first, _ in first } }
+    }
+    return failures
+  }
+
+  private func startSlots(_ slots: [VMRecord], on host: String) async -> [String: any Error] {
+    var failures: [String: any Error] = [:]
+    do {
+      let first = slots[0]
+      var request = Snowfork_V1_StartSlotsRequest()
+      request.home = await cluster.host
+      request.ticket = first.ticket ?? ""
+      request.parent = parentName(ofTicket: first.ticket)
+      request.image = first.image
+      request.kernelCommandLine = first.commandLine
+      request.memoryBytes = UInt64(first.memoryBytes)
+      request.vcpus = UInt32(first.vcpus)
+      request.slots = slots.map(\.slotSpec)
+      let reply = try await cluster.reach(host).peer.startSlots(request)
+      for slot in reply.slots {
+        if slot.error.isEmpty {
+          guests[slot.name]?.record.state = .warm
+          guests[slot.name]?.record.pid = Int64(slot.pid)
+          await save(slot.name)
+        } else {
+          failures[slot.name] = ForkError(.failed, slot.error)
+        }
+      }
+    } catch {
+      for slot in slots { failures[slot.name] = Self.explain(error, host: host) }
+    }
+    return failures
+  }
+
+  private func parentName(ofTicket id: String?) -> String { id.flatMap { tickets[$0]?.record.parent } ?? "" }
+
+  static func explain(_ error: any Error, host: String) -> ForkError {
+    if let error = error as? ForkError { return error }
+    if let error = error as? RPCError { return ForkError(.failed, "host \(host): \(error.message)") }
+    return ForkError(.failed, "host \(host): \(error)")
+  }
+
+  // MARK: descriptor, activate, ready
+
+  /// Brings the snapshot to the hosts of these clones, once to each, and makes the clones there. Answers when the last
+  /// one's virtual CPUs ran, microseconds since the call.
+  func cloneElsewhere(
+    _ clones: [VMRecord], snapshot: SnapshotRecord, request: UInt32, log: PhaseLog,
+    distribution: Distribution, described: @escaping @Sendable () async throws -> Void
+  ) async -> UInt64 {
+    await withTaskGroup(of: UInt64.self) { group in
+      for (host, slots) in Dictionary(grouping: clones, by: { $0.host! }) {
+        group.addTask {
+          await self.clone(
+            slots, on: host, snapshot: snapshot, request: request, log: log, distribution: distribution,
+            described: described)
+        }
+      }
+      var last: UInt64 = 0
+      for await one in group { last = max(last, one) }
+      return last
+    }
+  }
+
+  private func clone(
+    _ slots: [VMRecord], on host: String, snapshot: SnapshotRecord, request: UInt32, log: PhaseLog,
+    distribution: Distribution, described: @escaping @Sendable () async throws -> Void
+  ) async -> UInt64 {
+    var last: UInt64 = 0
+    do {
+      try await deliver(snapshot, to: host, distribution: distribution, described: described)
+      let connection = try await cluster.reach(host)
+      var message = Snowfork_V1_ActivateRequest()
+      message.home = await cluster.host
+      message.ticket = slots[0].ticket ?? ""
+      message.snapshot = snapshot.id
+      message.cloneRequest = request
+      message.slots = slots.map { (guests[$0.name]?.record ?? $0).slotSpec }
+      let sent = log.elapsedMicroseconds
+      last = try await connection.peer.activate(message) { response in
+        var last: UInt64 = 0
+        for try await reply in response.messages {
+          last = max(last, sent + reply.activatedUs)
+          await self.activated(reply, at: log.elapsedMicroseconds)
+        }
+        return last
+      }
+    } catch {
+      let reason = Self.explain(error, host: host).message
+      for slot in slots where guests[slot.name]?.record.state == .activating {
+        await endClone(slot.name, .lost, reason: reason)
+      }
+    }
+    for slot in slots where guests[slot.name]?.record.state == .activating {
+      await endClone(slot.name, .lost, reason: "host \(host) said nothing of it")
+    }
+    return last
+  }
+
+  private func activated(_ reply: Snowfork_V1_ActivateReply, at microseconds: UInt64) async {
+    guard guests[reply.name]?.record.state == .activating else { return }
+    guard reply.state == "running" else {
+      await endClone(reply.name, .lost, reason: reply.reason)
+      return
+    }
+    guests[reply.name]?.record.state = .running
+    guests[reply.name]?.record.activateMicroseconds = Int64(reply.activateUs)
+    guests[reply.name]?.record.readyMicroseconds = Int64(microseconds)
+  }
+
+  /// The snapshot is on that host when this returns. Whoever comes second waits for the first.
+  private func deliver(
+    _ snapshot: SnapshotRecord, to host: String, distribution: Distribution,
+    described: @escaping @Sendable () async throws -> Void
+  ) async throws {
+    if let under = deliveries[snapshot.id]?[host] {
+      try await under.value
+      return
+    }
+    let task = Task {
+      try await described()
+      try await self.send(snapshot, to: host, distribution: distribution)
+    }
+    deliveries[snapshot.id, default: [:]][host] = task
+    do { try await task.value } catch {
+      deliveries[snapshot.id]?[host] = nil
+      throw error
+    }
+  }
+
+  private func send(_ snapshot: SnapshotRecord, to host: String, distribution: Distribution) async throws {
+    guard let own = await cluster.own else { throw ForkError(.failed, "this host is in no cluster") }
+    let origin = try await memtap.run {
+      try $0.serve(snapshot: snapshot.id, address: own.address, transport: distribution.transport)
+    }
+    let path = configuration.descriptorPath(snapshot.id)
+    guard let descriptor = FileManager.default.contents(atPath: path) else {
+      throw ForkError(.failed, "the descriptor \(path) is missing")
+    }
+    let header = Snowfork_V1_DeliverSnapshotRequest.Header.with {
+      $0.home = own.name
+      $0.snapshot = snapshot.id
+      $0.parent = snapshot.parent
+      $0.image = snapshot.image
+      $0.memoryBytes = UInt64(snapshot.memoryBytes)
+      $0.vcpus = UInt32(snapshot.vcpus)
+      $0.kernelCommandLine = snapshot.commandLine
+      $0.descriptorBytes = UInt64(descriptor.count)
+      $0.origin = origin.wire
+      $0.push = distribution.push || configuration.pushesAlways
+      $0.checkpointRequest = UInt32(snapshot.checkpointRequest)
+      $0.kept = snapshot.kept
+    }
+    _ = try await cluster.reach(host).peer.deliverSnapshot { writer in
+      try await writer.write(.with { $0.header = header })
+      for first in stride(from: 0, to: descriptor.count, by: 1 << 18) {
+        let chunk = descriptor[first..<min(first + 1 << 18, descriptor.count)]
+        try await writer.write(.with { $0.descriptorChunk = Data(chunk) })
+      }
+    }
+  }
+
+  /// The hosts that have the snapshot need not keep it any longer.
+  func withdraw(_ id: String) async {
+    guard let hosts = deliveries.removeValue(forKey: id)?.keys else { return }
+    await withTaskGroup(of: Void.self) { group in
+      for host in hosts { group.addTask { await self.drop(id, on: host) } }
+    }
+  }
+
+  private func drop(_ id: String, on host: String) async {
+    guard let connection = try? await cluster.reach(host) else { return }  // hello finds what is left there
+    let home = await cluster.host
+    _ = try? await connection.peer.dropSnapshot(
+      .with {
+        $0.home = home
+        $0.snapshot = id
+      })
+  }
+
+  // MARK: ends
+
+  /// Ends a clone or slot of ours on another host. If that does not answer, hello tells it later.
+  func endElsewhere(_ name: String, on host: String) async {
+    guard let record = guests[name]?.record, let connection = try? await cluster.reach(host) else { return }
+    let home = await cluster.host
+    _ = try? await connection.peer.endClones(
+      .with {
+        $0.home = home
+        $0.ticket = record.ticket ?? ""
+        $0.names = [name]
+        $0.reason = record.reason ?? "ended by its home"
+        $0.forget = true
+      })
+  }
+
+  /// A clone of ours has ended on its host.
+  func ended(_ end: Snowfork_V1_CloneEnd, on host: String) async {
+    guard let record = guests[end.name]?.record, record.host == host, record.ticket == end.ticket else { return }
+    let status = end.status
+    if let how = ExitRecord.How(rawValue: status.how) {
+      await note(
+        exit: ExitRecord(
+          ticket: end.ticket, vmid: Int(status.vmid), how: how, status: Int(status.status),
+          result: Array(status.result), reason: status.reason))
+    }
+    guard end.machineEnded, !record.state.isOver else { return }
+    guests[end.name]?.record.touchedBytes = Int64(end.touchedBytes)
+    guests[end.name]?.record.privateBytes = Int64(end.privateBytes)
+    await endClone(end.name, ExitRecord.How(rawValue: status.how) ?? .lost, reason: status.reason)
+  }
+}
+
+extension VMRecord {
+  var slotSpec: Snowfork_V1_SlotSpec {
+    .with {
+      $0.name = name
+      $0.vmid = UInt32(vmid)
+      $0.processes = UInt32(processes)
+    }
+  }
+}
+
+extension Memtap.PageOrigin {
+  var wire: Snowfork_V1_PageOrigin {
+    .with {
+      $0.address = address
+      $0.port = UInt32(port)
+      $0.group = group
+      $0.groupPort = UInt32(groupPort)
+      $0.key = Data(key)
+      $0.transport = transport.rawValue
+    }
+  }
+
+  init(_ wire: Snowfork_V1_PageOrigin) {
+    self.init(
+      address: wire.address, port: UInt16(truncatingIfNeeded: wire.port), group: wire.group,
+      groupPort: UInt16(truncatingIfNeeded: wire.groupPort), key: Array(wire.key),
+      transport: PageTransport(rawValue: wire.transport) ?? .auto)
+  }
+}
