@@ -97,7 +97,9 @@ extension ForkService {
       }
       return [sum]
     }
-    if guests[target] != nil, guests[target]?.record.host == nil { return try await statisticsHere(of: target) }
+    if guests[target] != nil, guests[target]?.record.host == nil {
+      return try await statisticsHere(of: target)
+    }
     let found = elsewhere.filter { $0.name == target }
     return found.isEmpty ? try await statisticsHere(of: target) : found
   }
@@ -105,10 +107,13 @@ extension ForkService {
   // MARK: history
 
   func history(ticket id: String) async throws -> Snowfork_V1_TicketHistoryReply {
-    guard let snapshot = tickets[id]?.record.snapshot ?? outcomes[id]?.snapshot.id else { throw unknownTicket(id) }
+    guard let snapshot = tickets[id]?.record.snapshot ?? outcomes[id]?.snapshot.id else {
+      throw unknownTicket(id)
+    }
     guard snapshots[snapshot] != nil else {
       throw ForkError(
-        .refused, "cannot read the history of \(id): its snapshot \(snapshot) is gone. Ask while its clones live.")
+        .refused,
+        "cannot read the history of \(id): its snapshot \(snapshot) is gone. Ask while its clones live.")
     }
     let host = await cluster.host
     var reply = Snowfork_V1_TicketHistoryReply()

@@ -67,7 +67,8 @@ extension ForkService {
     }
     let record = SnapshotRecord(
       id: id, parent: header.parent, kept: true, image: header.image, memoryBytes: Int64(header.memoryBytes),
-      vcpus: Int(header.vcpus), commandLine: header.kernelCommandLine, descriptorBytes: Int64(descriptor.count),
+      vcpus: Int(header.vcpus), commandLine: header.kernelCommandLine,
+      descriptorBytes: Int64(descriptor.count),
       pauseMicroseconds: 0, createdUnix: Self.unixNow(), checkpointRequest: Int64(header.checkpointRequest),
       lost: nil, home: header.home)
     let path = configuration.descriptorPath(id)
@@ -223,7 +224,9 @@ extension ForkService: Cluster.Observer {
   func peerIsUp(_ name: String, _ reply: Snowfork_V1_HelloReply, isNew: Bool) async {
     await reportEnds()
     // What is there of ours that we have given up meanwhile.
-    let gone = reply.foreignClones.filter { guests[$0]?.record.host != name || guests[$0]?.record.state.isOver != false }
+    let gone = reply.foreignClones.filter {
+      guests[$0]?.record.host != name || guests[$0]?.record.state.isOver != false
+    }
     let home = await cluster.host
     if !gone.isEmpty, let connection = try? await cluster.reach(name) {
       _ = try? await connection.peer.endClones(

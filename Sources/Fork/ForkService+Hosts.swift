@@ -244,7 +244,9 @@ extension ForkService {
 
   /// A clone of ours has ended on its host.
   func ended(_ end: Snowfork_V1_CloneEnd, on host: String) async {
-    guard let record = guests[end.name]?.record, record.host == host, record.ticket == end.ticket else { return }
+    guard let record = guests[end.name]?.record, record.host == host, record.ticket == end.ticket else {
+      return
+    }
     let status = end.status
     if let how = ExitRecord.How(rawValue: status.how) {
       await note(

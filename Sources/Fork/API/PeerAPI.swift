@@ -8,7 +8,8 @@ struct PeerAPI: Snowfork_V1_Peer.SimpleServiceProtocol {
   let service: ForkService
   let version: String
 
-  func hello(request: Snowfork_V1_HelloRequest, context: ServerContext) async throws -> Snowfork_V1_HelloReply {
+  func hello(request: Snowfork_V1_HelloRequest, context: ServerContext) async throws -> Snowfork_V1_HelloReply
+  {
     for member in request.members { await service.cluster.merge(ClusterMember(member)) }
     return await service.helloReply(to: request.host, version: version)
   }
@@ -43,7 +44,8 @@ struct PeerAPI: Snowfork_V1_Peer.SimpleServiceProtocol {
   }
 
   func activate(
-    request: Snowfork_V1_ActivateRequest, response: RPCWriter<Snowfork_V1_ActivateReply>, context: ServerContext
+    request: Snowfork_V1_ActivateRequest, response: RPCWriter<Snowfork_V1_ActivateReply>,
+    context: ServerContext
   ) async throws {
     try await asStatus {
       try await service.activate(request) { reply in try? await response.write(reply) }
@@ -93,7 +95,8 @@ extension ForkService {
       $0.reservedBytes = load.reservedBytes
       $0.vcpusInUse = UInt32(load.vcpusInUse)
       $0.foreignSnapshots = snapshots.values.filter { $0.home == peer }.map(\.id)
-      $0.foreignClones = guests.values.map(\.record).filter { $0.home == peer && !$0.state.isOver }.map(\.name)
+      $0.foreignClones = guests.values.map(\.record).filter { $0.home == peer && !$0.state.isOver }.map(
+        \.name)
     }
   }
 

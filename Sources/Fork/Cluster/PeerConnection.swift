@@ -48,7 +48,8 @@ struct MembersOnly: ServerInterceptor {
 
   func intercept<Input: Sendable, Output: Sendable>(
     request: StreamingServerRequest<Input>, context: ServerContext,
-    next: @Sendable (StreamingServerRequest<Input>, ServerContext) async throws -> StreamingServerResponse<Output>
+    next:
+      @Sendable (StreamingServerRequest<Input>, ServerContext) async throws -> StreamingServerResponse<Output>
   ) async throws -> StreamingServerResponse<Output> {
     let transport = context.transportSpecific as? HTTP2ServerTransport.Posix.Context
     guard let certificate = transport?.peerCertificate, let name = Authority.host(of: certificate) else {

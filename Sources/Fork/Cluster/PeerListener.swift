@@ -41,7 +41,8 @@ actor PeerListener {
     } catch {
       serving.cancel()
       throw ForkError(
-        .failed, "cannot listen on \(own.address):\(own.port): \(error). Is it this host's address, and free?")
+        .failed, "cannot listen on \(own.address):\(own.port): \(error). Is it this host's address, and free?"
+      )
     }
     self.server = server
   }

@@ -9,6 +9,7 @@ struct CloneCommand: AsyncParsableCommand {
   @Argument(help: "The snapshot's name.") var snapshot: String
   @Option(name: .short, help: "How many clones.") var n: UInt32
   @Option(help: "A host to clone onto; may be given again.") var host: [String] = []
+  @OptionGroup var distribution: DistributionOptions
   @OptionGroup var output: OutputOptions
 
   func validate() throws {
@@ -20,6 +21,8 @@ struct CloneCommand: AsyncParsableCommand {
       $0.snapshot = snapshot
       $0.count = n
       $0.hosts = host
+      $0.push = distribution.push
+      $0.transport = distribution.transport.rawValue
     }
     let result = try await ProgressLine.during("cloning \(snapshot)") { line in
       try await Daemon.call { client in

@@ -12,6 +12,7 @@ struct ForkCommand: AsyncParsableCommand {
   @Option(help: "A host to clone onto; may be given again.") var host: [String] = []
   @Flag(help: "One process for each virtual CPU of a clone, each with an ID of its own.")
   var hierarchical = false
+  @OptionGroup var distribution: DistributionOptions
   @OptionGroup var output: OutputOptions
 
   func validate() throws {
@@ -23,6 +24,8 @@ struct ForkCommand: AsyncParsableCommand {
       $0.name = name
       $0.count = n
       $0.hosts = host
+      $0.push = distribution.push
+      $0.transport = distribution.transport.rawValue
       $0.hierarchical = hierarchical
     }
     let result = try await ProgressLine.during("forking \(name)") { line in

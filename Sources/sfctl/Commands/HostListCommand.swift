@@ -23,6 +23,10 @@ private struct HostDocument: Encodable {
   /// kvm, tcg
   var accelerator: String
   var version: String
+  /// up, down
+  var state: String
+  /// Where other hosts reach it; empty: it is in no cluster.
+  var address: String
 
   init(_ host: Snowfork_V1_HostInfo) {
     name = host.name
@@ -32,6 +36,8 @@ private struct HostDocument: Encodable {
     vms = host.vms
     accelerator = host.accelerator
     version = host.version
+    state = host.state.isEmpty ? "up" : host.state
+    address = host.address
   }
 }
 
@@ -39,10 +45,11 @@ private struct HostListDocument: Encodable {
   var hosts: [HostDocument]
 
   var text: String {
-    var table = Table("HOST", "CPUS", "MEMORY", "FREE", "VMS", "ACCELERATOR", "VERSION")
+    var table = Table("HOST", "STATE", "ADDRESS", "CPUS", "MEMORY", "FREE", "VMS", "ACCELERATOR", "VERSION")
     for host in hosts {
       table.add(
-        host.name, "\(host.cpus)", Units.bytes(host.memoryBytes), Units.bytes(host.memoryFreeBytes),
+        host.name, host.state, host.address.isEmpty ? "-" : host.address, "\(host.cpus)",
+        Units.bytes(host.memoryBytes), Units.bytes(host.memoryFreeBytes),
         "\(host.vms)", host.accelerator, host.version)
     }
     return table.text

@@ -1,3 +1,4 @@
+import Foundation
 import GRPCCore
 import GRPCNIOTransportHTTP2
 import Wire
@@ -13,11 +14,30 @@ enum Daemon {
     return options
   }()
 
+  /// Of this machine's daemon; of host h1's while a lab is up (unless SNOWFORK_LAB is 0).
+  static var paths: RuntimePaths {
+    let outer = RuntimePaths.fromEnvironment()
+    return lab.map { $0.paths(of: $0.hosts[0], outer) } ?? outer
+  }
+
+  private static var lab: Lab? {
+    ProcessInfo.processInfo.environment["SNOWFORK_LAB"] == "0" ? nil : Lab.load(.fromEnvironment())
+  }
+
+  /// A daemon answers when this returns.
+  private static func ensureRunning() async throws {
+    let starter = DaemonStarter(paths)
+    if let lab, try !starter.answers() {
+      // In its host's network.
+      try lab.sfctl(lab.hosts[0], ["host", "ls"], .fromEnvironment())
+    }
+    try await starter.ensureRunning()
+  }
+
   /// Runs `body` with a client, a daemon having been started if none answered.
   /// Whatever fails is thrown as a `Failure`, except what `body` throws on purpose (an `ExitCode`).
   static func call<R: Sendable>(_ body: @escaping @Sendable (Client) async throws -> R) async throws -> R {
-    let paths = RuntimePaths.fromEnvironment()
-    try await DaemonStarter(paths).ensureRunning()
+    try await ensureRunning()
     return try await connected(paths, body)
   }
 
@@ -25,12 +45,12 @@ enum Daemon {
   static func callRunning<R: Sendable>(_ body: @escaping @Sendable (Client) async throws -> R) async throws
     -> R?
   {
-    let paths = RuntimePaths.fromEnvironment()
+    let paths = paths
     guard try DaemonStarter(paths).answers() else { return nil }
     return try await connected(paths, body)
   }
 
-  private static func connected<R: Sendable>(
+  static func connected<R: Sendable>(
     _ paths: RuntimePaths, _ body: @escaping @Sendable (Client) async throws -> R
   ) async throws -> R {
     do {
