@@ -84,4 +84,6 @@ public struct StatsDocument: Decodable, Sendable {
   public var faultUs: Quantiles
   public var remoteFaultUs: Quantiles
   public var mcdist: Mcdist
+  public var whole: Bool
+  public var transport: String
 }

@@ -4,6 +4,9 @@ import Testing
 /// Gives a suite a host of its own. After each of its tests no clone, ticket or snapshot may be left, after the last
 /// one nothing at all: what is there is told as a failure, and removed.
 public struct OwnHost: SuiteTrait, TestTrait, TestScoping {
+  /// More than 0: a lab of so many hosts, the suite's sfctl talking to its h1.
+  var labHosts = 0
+
   public var isRecursive: Bool { true }
 
   public func scopeProvider(for test: Test, testCase: Test.Case?) -> Self? {
@@ -19,9 +22,10 @@ public struct OwnHost: SuiteTrait, TestTrait, TestScoping {
       return
     }
     let host = try TestHost()
+    if labHosts > 0 { try host.labUp(hosts: labHosts) }
     let result = await Self.result { try await TestHost.$here.withValue(host) { try await function() } }
     let log = host.daemonLog
-    let left = LeftBehind.afterEnd(of: host)
+    let left = (labHosts > 0 ? host.labDown() : []) + LeftBehind.afterEnd(of: host)
     if !left.isEmpty {
       Issue.record("left behind: \(left.joined(separator: ", "))\nsfd.log:\n\(log.suffix(4000))")
     }
@@ -51,4 +55,6 @@ public struct OwnHost: SuiteTrait, TestTrait, TestScoping {
 extension Trait where Self == OwnHost {
   /// A host of the suite's own, `TestHost.here` in its tests.
   public static var ownHost: Self { OwnHost() }
+  /// A lab of the suite's own: `TestHost.here` is its h1, and the others are reached by `lab exec`.
+  public static func ownLab(hosts: Int) -> Self { OwnHost(labHosts: hosts) }
 }

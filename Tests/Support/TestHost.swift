@@ -87,6 +87,8 @@ public final class TestHost: Sendable {
     return try document("snapshot", "ls", as: List.self).snapshots.map(\.snapshot)
   }
 
+  public func stats(_ target: String) throws -> StatsDocument { try document("stats", target) }
+
   /// Runs a command in a guest. Its standard output; throws unless it ended well.
   @discardableResult
   public func inside(_ vm: String, _ command: String...) throws -> String {
@@ -131,7 +133,8 @@ public final class TestHost: Sendable {
   // MARK: the daemon
 
   public var daemonLog: String {
-    (try? String(contentsOfFile: state + "/sfd.log", encoding: .utf8)) ?? ""
+    let logs = [state + "/sfd.log"] + (1...8).map { state + "/lab/h\($0)/sfd.log" }
+    return logs.compactMap { try? String(contentsOfFile: $0, encoding: .utf8) }.joined()
   }
 
   /// The process of this host that bears the name, as `ps` would find it.

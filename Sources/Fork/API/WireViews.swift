@@ -163,6 +163,7 @@ extension Snowfork_V1_Stats {
       $0.faultUs = .of(vm.faultMicroseconds)
       $0.snapshot = vm.snapshot ?? ""
       $0.distribute(snapshot?.distribution)
+      $0.whole = snapshot?.unsaved == 0
       $0.preimagesSaved = vm.preimagesSaved
     }
   }

@@ -178,7 +178,7 @@ public struct ClientMachine: Sendable {
         timedOut = true
       }
       retryShare += 0.01 * ((entry.attempts > 0 ? 1 : 0) - retryShare)
-      let timeout = roundTrip.timeout(attempts: entry.attempts)
+      let timeout = roundTrip.timeout(attempts: entry.attempts, isHeard: now - silentSince < 500_000_000)
       entries[index].attempts += 1
       entries[index].deadline = now + timeout + random.next() % (timeout / 8)
     }

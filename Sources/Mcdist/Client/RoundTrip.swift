@@ -18,9 +18,10 @@ struct RoundTrip: Sendable {
     smoothed += 0.125 * (sample - smoothed)
   }
 
-  /// After `attempts` tries without an answer.
-  func timeout(attempts: Int) -> UInt64 {
+  /// After `attempts` tries without an answer. While the origin is heard a page was lost, and is asked for again soon:
+  /// the server limits its own rate. An origin that says nothing is asked ever less often.
+  func timeout(attempts: Int, isHeard: Bool) -> UInt64 {
     let base = isKnown ? UInt64(smoothed + 4 * variation) : Self.first
-    return min(max(base, Self.floor) << UInt64(min(attempts, 8)), Self.ceiling)
+    return min(max(base, Self.floor) << UInt64(min(attempts, isHeard ? 2 : 8)), Self.ceiling)
   }
 }

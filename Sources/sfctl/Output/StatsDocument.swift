@@ -16,6 +16,14 @@ struct StatsDocument: Encodable {
   var remoteFaultUs: Quantiles
   var mcdist: Mcdist
   var preimagesSaved: UInt64
+  var host: String
+  var snapshot: String
+  /// local, multicast, unicast; and why not multicast.
+  var transport: String
+  var transportReason: String
+  var pagesPushed: UInt64
+  /// Every page is on this host.
+  var whole: Bool
 
   struct Quantiles: Encodable {
     var p50: UInt64
@@ -36,6 +44,8 @@ struct StatsDocument: Encodable {
     var retransmitted: UInt64
     var bytesSent: UInt64
     var rateLimitBytesPerS: UInt64
+    /// Datagrams that were forged, altered, replayed or malformed.
+    var dropped: UInt64
   }
 
   init(_ stats: Snowfork_V1_Stats) {
@@ -54,8 +64,15 @@ struct StatsDocument: Encodable {
     mcdist = Mcdist(
       requests: stats.mcdist.requests, served: stats.mcdist.served,
       lockstepSuppressed: stats.mcdist.lockstepSuppressed, retransmitted: stats.mcdist.retransmitted,
-      bytesSent: stats.mcdist.bytesSent, rateLimitBytesPerS: stats.mcdist.rateLimitBytesPerS)
+      bytesSent: stats.mcdist.bytesSent, rateLimitBytesPerS: stats.mcdist.rateLimitBytesPerS,
+      dropped: stats.mcdist.dropped)
     preimagesSaved = stats.preimagesSaved
+    host = stats.host
+    snapshot = stats.snapshot
+    transport = stats.transport
+    transportReason = stats.transportReason
+    pagesPushed = stats.pagesPushed
+    whole = stats.whole
   }
 }
 
@@ -65,11 +82,11 @@ struct StatsListDocument: Encodable {
 
   var text: String {
     var table = Table(
-      "NAME", "KIND", "PAGES", "PRESENT", "FETCHED", "PREFETCHED", "SHARED", "FAULTS", "P50", "P99", "MAX",
+      "NAME", "KIND", "HOST", "TRANSPORT", "PAGES", "PRESENT", "FETCHED", "PREFETCHED", "SHARED", "FAULTS", "P50", "P99", "MAX",
       "PRE-IMAGES")
     for one in stats {
       table.add(
-        one.name, one.kind, "\(one.pagesTotal)", "\(one.pagesPresent)", "\(one.pagesFetched)",
+        one.name, one.kind, one.host, one.transport, "\(one.pagesTotal)", "\(one.pagesPresent)", "\(one.pagesFetched)",
         "\(one.pagesPrefetched)", "\(one.pagesShared)", "\(one.faults)", Units.microseconds(one.faultUs.p50),
         Units.microseconds(one.faultUs.p99), Units.microseconds(one.faultUs.max), "\(one.preimagesSaved)")
     }

@@ -1,0 +1,60 @@
+import Foundation
+
+/// Several hosts on this machine: network namespaces, as `sfctl lab` makes them.
+extension TestHost {
+  func labUp(hosts: Int) throws {
+    let outcome = try sfctl("lab", "up", "--hosts", "\(hosts)")
+    guard outcome.status == 0 else { throw Failed(["lab", "up"], outcome) }
+  }
+
+  /// Takes the lab down and says what is there all the same.
+  func labDown() -> [String] {
+    let names = labNamespaces()
+    guard let outcome = try? sfctl("lab", "down"), outcome.status == 0 else { return ["the lab"] }
+    _ = eventually(seconds: 20) { LeftBehind.processes(of: self).isEmpty }
+    return names.filter { FileManager.default.fileExists(atPath: "/run/netns/" + $0) }.map {
+      "network namespace \($0)"
+    }
+  }
+
+  private struct LabDocument: Decodable {
+    struct Host: Decodable {
+      var name: String
+      var namespace: String
+      var address: String
+    }
+    var bridge: String
+    var hosts: [Host]
+  }
+
+  private func labNamespaces() -> [String] {
+    guard let lab: LabDocument = try? document("lab", "ls") else { return [] }
+    return [lab.bridge] + lab.hosts.map(\.namespace)
+  }
+
+  /// Runs sfctl on a host of the lab.
+  @discardableResult
+  public func on(_ host: String, _ arguments: String...) throws -> Command.Outcome {
+    try start(["lab", "exec", host, "--", ProjectFiles.programs + "/sfctl"] + arguments).wait()
+  }
+
+  /// Processes of a lab's host that bear the name.
+  public func pids(of program: String, on host: String) -> [Int32] {
+    LeftBehind.processes(of: self).filter { process in
+      guard process.name == program else { return false }
+      return ["environ", "cmdline"].contains { file in
+        String(
+          decoding: FileManager.default.contents(atPath: "/proc/\(process.pid)/\(file)") ?? Data(),
+          as: UTF8.self
+        ).contains("/lab/\(host)")
+      }
+    }.map(\.pid)
+  }
+
+  /// As if the host had lost its power: daemon, pager and VMs end at once.
+  public func killHost(_ host: String) {
+    for program in ["sfd", "sf-memtap", "qemu-system-x86"] {
+      for pid in pids(of: program, on: host) { kill(pid, SIGKILL) }
+    }
+  }
+}
