@@ -134,7 +134,7 @@ struct LabFailureTests {
     #expect(bare.status == 0, "\(bare.error)")
 
     host.killHost("h2")
-    #expect(eventually(seconds: 60) { (try? host.vm("far.2")) == .some(nil) })
+    #expect(eventually(seconds: 60) { (try? host.vms().contains { $0.name == "far.2" }) == false })
     #expect(try host.inside("far.1", "sh", "-c", "ls -R / >/dev/null; hostname") == "far.1\n")
     _ = try host.sfctl("kill", "far.1")
   }

@@ -196,11 +196,13 @@ final class EventLog: Sendable {
     var mustEnd: [String: String] = [:]
     var lost: [String: String] = [:]
     var gone: Set<String> = []
+    var whole: Set<String> = []
   }
   private let seen = Mutex(Seen())
   var mustEnd: [String: String] { seen.withLock { $0.mustEnd } }
   var lost: [String: String] { seen.withLock { $0.lost } }
   var gone: Set<String> { seen.withLock { $0.gone } }
+  var whole: Set<String> { seen.withLock { $0.whole } }
 
   init(_ client: MemtapClient) {
     let events = client.events
@@ -215,7 +217,7 @@ final class EventLog: Sendable {
       case let .mustEnd(vm, reason): $0.mustEnd[vm] = reason
       case let .snapshotLost(snapshot, reason): $0.lost[snapshot] = reason
       case let .vmGone(vm): $0.gone.insert(vm)
-      case .whole: break  // of snapshots from other hosts
+      case let .whole(snapshot): $0.whole.insert(snapshot)
       }
     }
   }

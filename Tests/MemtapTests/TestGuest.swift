@@ -60,7 +60,10 @@ final class TestGuest {
 
   /// Sends a command whose answer is read later with `finishTags`: the guest may wait in a fault meanwhile.
   func startTags(_ range: Range<Int>) throws { try send("tags \(range.lowerBound) \(range.count)") }
-  func finishTags(_ range: Range<Int>) throws -> [UInt64] { try read(UInt64.self, count: range.count) }
+  /// `within`: milliseconds without an answer, a failure then.
+  func finishTags(_ range: Range<Int>, within milliseconds: Int32 = 20_000) throws -> [UInt64] {
+    try read(UInt64.self, count: range.count, within: milliseconds)
+  }
 
   /// The next faults reach no pager: as if one had read them and died.
   func swallowFaults() throws { try command("swallow") }
@@ -92,7 +95,9 @@ final class TestGuest {
     try input.fileHandleForWriting.write(contentsOf: Data("\(line)\n".utf8))
   }
 
-  private func read<T: FixedWidthInteger>(_ type: T.Type, count: Int) throws -> [T] {
+  private func read<T: FixedWidthInteger>(
+    _ type: T.Type, count: Int, within milliseconds: Int32 = 20_000
+  ) throws -> [T] {
     var values = [T](repeating: 0, count: count)
     let descriptor = output.fileHandleForReading.fileDescriptor
     try values.withUnsafeMutableBytes { bytes in
@@ -100,7 +105,9 @@ final class TestGuest {
       while done < bytes.count {
         // A guest that waits for a page for ever is a failure, not a test that hangs.
         var wait = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-        guard poll(&wait, 1, 20_000) == 1 else { throw HarnessError("\(name) has not answered in 20 s") }
+        guard poll(&wait, 1, milliseconds) == 1 else {
+          throw HarnessError("\(name) has not answered in \(milliseconds) ms")
+        }
         let got = Glibc.read(descriptor, bytes.baseAddress! + done, bytes.count - done)
         guard got > 0 else { throw HarnessError("\(name) has ended") }
         done += got

@@ -1,0 +1,51 @@
+import Foundation
+import Glibc
+import Memtap
+import Testing
+
+/// Several hosts: a pager each, with files of its own. They reach each other over loopback.
+final class HostsHarness {
+  let hosts: [PagerHarness]
+  /// What the daemon would have passed on, by snapshot.
+  private var origins: [String: RemoteSnapshot] = [:]
+
+  init(_ count: Int, bytesMax: [UInt64] = [], tuning: String = "") throws {
+    var hosts: [PagerHarness] = []
+    do {
+      for number in 0..<count {
+        hosts.append(
+          try PagerHarness(bytesMax: number < bytesMax.count ? bytesMax[number] : 1 << 30, tuning: tuning))
+      }
+    } catch {
+      for host in hosts { host.close() }
+      throw error
+    }
+    self.hosts = hosts
+  }
+
+  subscript(_ number: Int) -> PagerHarness { hosts[number] }
+
+  /// Makes the snapshot of host `origin` known on the others, as their daemons would.
+  func spread(
+    _ snapshot: String, of parent: TestGuest, from origin: Int, to others: [Int], push: Bool = false,
+    transport: PageTransport = .auto
+  ) throws {
+    let client = hosts[origin].client
+    let layout = try client.layout(snapshot: snapshot)
+    let place = try client.serve(snapshot: snapshot, address: "127.0.0.1", transport: transport)
+    for other in others {
+      try hosts[other].client.attach(
+        RemoteSnapshot(
+          id: snapshot, host: "h\(origin)", parent: parent.name, ramBytes: layout.ramBytes,
+          existing: layout.existing, origin: place, localAddress: "127.0.0.1", push: push))
+    }
+  }
+
+  func close() { for host in hosts { host.close() } }
+}
+
+extension PagerHarness {
+  func counters(of snapshot: String) throws -> MemtapStatistics.SnapshotCounters {
+    try #require(try client.statistics().snapshots.first { $0.snapshot == snapshot })
+  }
+}
