@@ -108,7 +108,15 @@ let package = Package(
       ], swiftSettings: strict),
     .testTarget(name: "GuestMemoryTests", dependencies: ["GuestMemory"], swiftSettings: strict),
     .testTarget(
-      name: "McdistTests", dependencies: ["Mcdist", "GuestMemory", "LinuxSystem"], swiftSettings: strict),
+      name: "McdistTests",
+      dependencies: [
+        "Mcdist", "McdistSimulation", "GuestMemory", "LinuxSystem",
+        .product(name: "Crypto", package: "swift-crypto"),
+      ],
+      swiftSettings: strict),
+    .target(
+      name: "McdistSimulation", dependencies: ["Mcdist", "GuestMemory"], path: "Tests/McdistSimulation",
+      swiftSettings: strict),
     .testTarget(name: "LinuxSystemTests", dependencies: ["LinuxSystem"], swiftSettings: strict),
     .testTarget(
       name: "MemtapTests",
@@ -122,6 +130,9 @@ let package = Package(
     .executableTarget(
       name: "bench-fault", dependencies: ["Memtap", "LinuxSystem", "sf-memtap", "memtap-test-guest"],
       path: "bench/fault", exclude: ["run"], swiftSettings: strict),
+    .executableTarget(
+      name: "bench-scale", dependencies: ["McdistSimulation"], path: "bench/scale", exclude: ["run"],
+      swiftSettings: strict),
     .executableTarget(
       name: "bench-fork", dependencies: ["GuestWire", "LinuxSystem"], path: "bench/fork",
       exclude: ["run", "guest"], swiftSettings: strict),

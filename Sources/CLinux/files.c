@@ -1,7 +1,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/epoll.h>
 #include <sys/mount.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
@@ -10,11 +9,6 @@
 #include <linux/magic.h>
 
 #include "clinux.h"
-
-int clinux_epoll_wait(int epoll, struct epoll_event *events, int count, int64_t nanoseconds) {
-  struct timespec limit = {nanoseconds / 1000000000, nanoseconds % 1000000000};
-  return epoll_pwait2(epoll, events, count, nanoseconds < 0 ? NULL : &limit, NULL);
-}
 
 off_t clinux_seek_data(int file, off_t from) { return lseek(file, from, SEEK_DATA); }
 

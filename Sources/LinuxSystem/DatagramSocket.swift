@@ -1,99 +1,115 @@
 import CLinux
 import Glibc
 
-/// An IPv4 address and UDP port.
-public struct DatagramAddress: Hashable, Sendable {
-  /// Network byte order.
+/// An IPv4 address and a UDP port.
+public struct DatagramEndpoint: Hashable, Sendable, CustomStringConvertible {
   public var address: UInt32
   public var port: UInt16
 
-  /// Nil: `text` is no IPv4 address. `port` in host byte order.
-  public init?(_ text: String, port: UInt16) {
-    var parsed = in_addr()
-    guard inet_pton(AF_INET, text, &parsed) == 1 else { return nil }
-    address = parsed.s_addr
-    self.port = port.bigEndian
-  }
-
-  init(address: UInt32, port: UInt16) {
+  public init(address: UInt32, port: UInt16) {
     self.address = address
     self.port = port
   }
 
-  /// Host byte order.
-  public var hostPort: UInt16 { UInt16(bigEndian: port) }
+  /// `address`: four decimal numbers with dots, else EINVAL.
+  public init(_ address: String, port: UInt16) throws(SystemError) {
+    var parsed = in_addr()
+    guard inet_pton(AF_INET, address, &parsed) == 1 else {
+      throw SystemError("inet_pton", subject: address, errno: EINVAL)
+    }
+    self.init(address: UInt32(bigEndian: parsed.s_addr), port: port)
+  }
+
+  public var addressText: String {
+    "\(address >> 24).\(address >> 16 & 255).\(address >> 8 & 255).\(address & 255)"
+  }
+  public var description: String { "\(addressText):\(port)" }
 }
 
-/// A non-blocking UDP socket. Kernels since 5.0 take and give many datagrams of one size in one call.
+/// A UDP socket that never blocks.
 public final class DatagramSocket: Sendable {
+  /// What one receive can give.
+  public static let receiveBytes = 65536
+  /// UDP_MAX_SEGMENTS of Linux 4.18.
+  public static let segmentsMax = 64
   public let descriptor: OwnedDescriptor
-  private static let bufferBytes: CInt = 8 << 20
 
-  /// Port 0: the kernel chooses. `isShared`: others may bind the same (a multicast group's receivers).
-  public init(_ address: DatagramAddress, isShared: Bool = false) throws(SystemError) {
-    descriptor = OwnedDescriptor(
-      taking: try systemCall("bind", subject: "UDP port \(address.hostPort)") {
-        clinux_datagram_socket(address.address, address.port, Self.bufferBytes, isShared ? 1 : 0)
-      })
-  }
-
-  /// Host byte order.
-  public func port() throws(SystemError) -> UInt16 {
-    UInt16(
-      bigEndian: UInt16(
-        truncatingIfNeeded: try systemCall("getsockname") { clinux_datagram_port(descriptor.raw) }))
-  }
-
-  public func join(group: DatagramAddress, local: DatagramAddress) throws(SystemError) {
-    try systemCall("setsockopt(IP_ADD_MEMBERSHIP)") {
-      clinux_datagram_join(descriptor.raw, group.address, local.address)
+  /// Bound to `local` (port 0: the kernel chooses), with `bufferBytes` of buffer each way where the process may have
+  /// that, else the system's. `isShared`: others may bind the same.
+  public init(_ local: DatagramEndpoint, isShared: Bool, bufferBytes: CInt) throws(SystemError) {
+    descriptor = OwnedDescriptor(taking: try systemCall("socket") { clinux_udp_socket() })
+    if isShared { try systemCall("setsockopt(SO_REUSEADDR)") { clinux_udp_share(descriptor.raw) } }
+    _ = clinux_udp_buffers(descriptor.raw, bufferBytes)
+    try systemCall("bind", subject: "\(local)") {
+      clinux_udp_bind(descriptor.raw, local.address, local.port)
     }
   }
 
-  /// What is sent to a group leaves by the interface of `local` and crosses at most `hops` routers.
-  public func sendsMulticast(by local: DatagramAddress, hops: Int) throws(SystemError) {
-    try systemCall("setsockopt(IP_MULTICAST_IF)") {
-      clinux_datagram_multicast(descriptor.raw, local.address, CInt(hops))
+  public func localPort() throws(SystemError) -> UInt16 {
+    UInt16(try systemCall("getsockname") { clinux_udp_local_port(descriptor.raw) })
+  }
+
+  /// Multicast leaves by the interface with this address, and reaches members on this host too.
+  public func sendMulticast(from address: UInt32, timeToLive: UInt8) throws(SystemError) {
+    try systemCall(
+      "setsockopt(IP_MULTICAST_IF)", subject: DatagramEndpoint(address: address, port: 0).addressText
+    ) {
+      clinux_udp_multicast_from(descriptor.raw, address, CInt(timeToLive))
     }
   }
 
-  public enum SendOutcome: Sendable {
-    case sent
-    /// The socket's buffer is full: later again.
+  /// Becomes a member of the group on the interface with this address.
+  public func join(group: UInt32, interface address: UInt32) throws(SystemError) {
+    try systemCall(
+      "setsockopt(IP_ADD_MEMBERSHIP)", subject: DatagramEndpoint(address: group, port: 0).addressText
+    ) {
+      clinux_udp_join(descriptor.raw, group, address)
+    }
+  }
+
+  /// A receive may give many datagrams. False: this kernel can not.
+  public func coalesce() -> Bool { clinux_udp_coalesce(descriptor.raw) == 0 }
+
+  public enum Sent: Sendable {
+    case done
+    /// The buffers are full: later.
     case full
-    /// Segmentation offload is not to be had here: one datagram at a time.
-    case noSegmentation
-    /// Lost on the way out (no route, interface down): as if lost in the network.
-    case lost(CInt)
+    /// Not taken as one call of many datagrams: send them one by one.
+    case notSegmented
+    /// Lost like a datagram on the way: no route, a filter, a receiver's port that is closed.
+    case lost
   }
 
-  /// Sends the bytes as datagrams of `segment` bytes each, the last one shorter.
-  public func send(_ bytes: UnsafeRawBufferPointer, segment: Int, to: DatagramAddress) -> SendOutcome {
+  /// Sends one datagram, or with `segment` > 0 datagrams of that size of which the last may be shorter.
+  public func send(_ bytes: UnsafeRawBufferPointer, segment: Int = 0, to endpoint: DatagramEndpoint) -> Sent {
     while true {
-      let count = clinux_datagram_send(
-        descriptor.raw, to.address, to.port, bytes.baseAddress!, bytes.count, segment)
-      if count >= 0 { return .sent }
-      let code = errno
-      switch code {
+      let sent = clinux_udp_send(
+        descriptor.raw, endpoint.address, endpoint.port, bytes.baseAddress!, bytes.count, UInt16(segment))
+      if sent >= 0 { return .done }
+      switch errno {
       case EINTR: continue
-      case EAGAIN, ENOBUFS: return .full
-      case EIO, EINVAL, ENOPROTOOPT, EMSGSIZE: return bytes.count > segment ? .noSegmentation : .lost(code)
-      default: return .lost(code)
+      case EAGAIN, ENOBUFS, ENOMEM: return .full
+      case EINVAL, EMSGSIZE, EIO, EOPNOTSUPP, ENOPROTOOPT: return segment > 0 ? .notSegmented : .lost
+      default: return .lost
       }
     }
   }
 
-  /// Receives what has come: `segment` bytes a datagram, the last one shorter. Nil: nothing is there.
-  public func receive(
-    into buffer: UnsafeMutableRawBufferPointer
-  ) -> (count: Int, segment: Int, from: DatagramAddress)? {
-    var from = DatagramAddress(address: 0, port: 0)
-    var segment = 0
-    // An error that an earlier datagram met (port unreachable) is told once, by the next call.
+  /// What one receive gave: datagrams of `segment` bytes, of which the last may be shorter.
+  public struct Received: Sendable {
+    public var bytes: Int
+    public var segment: Int
+    public var from: DatagramEndpoint
+  }
+
+  /// Nil: nothing is there. `buffer`: `receiveBytes` long. Errors that ICMP left on the socket are passed over.
+  public func receive(into buffer: UnsafeMutableRawBufferPointer) -> Received? {
+    var from = DatagramEndpoint(address: 0, port: 0)
+    var segment: CInt = 0
     for _ in 0..<8 {
-      let count = clinux_datagram_receive(
+      let count = clinux_udp_receive(
         descriptor.raw, buffer.baseAddress!, buffer.count, &from.address, &from.port, &segment)
-      if count >= 0 { return (count, segment, from) }
+      if count >= 0 { return Received(bytes: count, segment: segment > 0 ? Int(segment) : count, from: from) }
       if errno == EAGAIN { return nil }
     }
     return nil

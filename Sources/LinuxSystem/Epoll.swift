@@ -38,13 +38,15 @@ public final class Epoll: @unchecked Sendable {
       })
   }
 
-  /// The same with a limit in nanoseconds. Linux 5.11.
-  public func wait(nanoseconds: UInt64) throws(SystemError) -> Int {
-    Int(
-      try systemCall("epoll_pwait2") {
-        clinux_epoll_wait(
-          descriptor.raw, ready.baseAddress!, CInt(ready.count), Int64(clamping: nanoseconds))
-      })
+  /// The same, with a time in nanoseconds; nil: for ever. Ends with 0 entries when a signal comes as well.
+  public func wait(nanoseconds: UInt64?) throws(SystemError) -> Int {
+    guard let nanoseconds else { return try wait() }
+    var time = timespec(
+      tv_sec: Int(nanoseconds / 1_000_000_000), tv_nsec: Int(nanoseconds % 1_000_000_000))
+    let count = epoll_pwait2(descriptor.raw, ready.baseAddress!, CInt(ready.count), &time, nil)
+    if count >= 0 { return Int(count) }
+    if errno == EINTR { return 0 }
+    throw SystemError("epoll_pwait2", errno: errno)
   }
 
   public func tag(_ index: Int) -> UInt64 { ready[index].data.u64 }

@@ -7,20 +7,28 @@ public enum PageAnswer: Sendable {
   case zero
   /// Not to be had yet; asked for again a little later.
   case pending
-  /// Never to be had, for this reason.
-  case lost(String)
+  /// Never to be had.
+  case lost
 }
 
 /// Who has the pages that a `PageServer` sends: called on the server's thread only.
 public protocol PageProvider: AnyObject {
   /// Puts the page's bytes, as of the snapshot, into `buffer` (`Page.bytes` long).
   func read(_ page: PageIndex, into buffer: UnsafeMutableRawPointer) -> PageAnswer
+  /// A host asked for the page because a fault there waits for it. Told for each such request.
+  func demanded(_ page: PageIndex)
+}
+
+extension PageProvider {
+  public func demanded(_ page: PageIndex) {}
 }
 
 /// Where a `PageReceiver` puts pages: called on the receiver's thread only.
 public protocol PageSink: AnyObject {
-  /// Whole pages in one run, each once; `bytes` nil: all zeros.
-  func install(_ pages: PageRange, bytes: UnsafeRawPointer?, how: Arrival)
+  /// Whether the page is still to be had from the origin.
+  func isMissing(_ page: PageIndex) -> Bool
+  /// Whole pages, each missing until now, in one run; `bytes` nil: all zeros. Answers false if there is no memory.
+  func install(_ pages: PageRange, bytes: UnsafeRawPointer?, how: Arrival) -> Bool
   /// The origin says, or has shown by its silence, that no page will come any more.
   func originGone(_ reason: String)
 }

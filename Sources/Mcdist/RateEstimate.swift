@@ -1,28 +1,35 @@
-/// Bytes a second as a weighted average over ticks of 10 ms (SnowFlock, "Multicast Distribution").
+/// Bytes a second: a weighted average over ticks of 10 ms, the newest with an eighth.
 struct RateEstimate: Sendable {
   static let tick: UInt64 = 10_000_000
-  /// Of the newest tick.
-  private static let weight = 0.25
-
-  private(set) var bytesPerSecond = 0.0
-  private var tickEnd: UInt64 = 0
-  private var bytes = 0
+  private var tickStart: UInt64?
+  private var bytes = 0.0
+  private var perTick = 0.0
+  private(set) var isKnown = false
 
   mutating func add(_ count: Int, now: UInt64) {
-    advance(now)
-    bytes += count
+    advance(to: now)
+    bytes += Double(count)
   }
 
-  mutating func advance(_ now: UInt64) {
-    if tickEnd == 0 { tickEnd = now + Self.tick }
-    guard now >= tickEnd else { return }
-    let passed = (now - tickEnd) / Self.tick + 1
-    fold(Double(bytes) * 1e9 / Double(Self.tick))
-    bytes = 0
-    // The ticks without a byte; after some dozen nothing is left.
-    for _ in 0..<min(passed - 1, 64) { fold(0) }
-    tickEnd += passed * Self.tick
+  mutating func bytesPerSecond(now: UInt64) -> Double {
+    advance(to: now)
+    return perTick * 100
   }
 
-  private mutating func fold(_ rate: Double) { bytesPerSecond += Self.weight * (rate - bytesPerSecond) }
+  private mutating func advance(to now: UInt64) {
+    guard var start = tickStart else {
+      tickStart = now
+      return
+    }
+    if now >= start + 200 * Self.tick {  // nothing for 2 s: what is left of the average is 0
+      (perTick, bytes, start) = (0, 0, now)
+    }
+    while now >= start + Self.tick {
+      perTick = isKnown ? perTick * 7 / 8 + bytes / 8 : bytes
+      isKnown = isKnown || bytes > 0
+      bytes = 0
+      start += Self.tick
+    }
+    tickStart = start
+  }
 }

@@ -1,145 +1,156 @@
 import Crypto
-import FoundationEssentials
+import Foundation
 
-/// Encrypts and authenticates datagrams of one sender's run: AES-256-GCM under a key derived (HKDF-SHA256, RFC 5869)
-/// from the snapshot's key and the run's random instance, with the datagram's counter as nonce. A counter is used
-/// once; after a restart there is another instance, and so another key.
-struct Sealer {
-  let instance: UInt64
-  private let key: SymmetricKey
-  private var counter: UInt64 = 0
+/// Who sends under a key: the two directions have keys of their own.
+package enum SealDirection: String, Sendable {
+  case pages = "snowfork mcdist 1 pages"
+  case requests = "snowfork mcdist 1 requests"
 
-  init(snapshotKey: [UInt8]) {
-    instance = UInt64.random(in: 1...UInt64.max)
-    key = Self.key(snapshotKey, instance)
-  }
-
-  static func key(_ snapshotKey: [UInt8], _ instance: UInt64) -> SymmetricKey {
-    withUnsafeBytes(of: instance.littleEndian) {
+  /// The key of one sender's run. The instance is 64 random bits that a sender draws at each start, so a counter that
+  /// begins at 0 again meets a new key, and no nonce is used twice under one.
+  package func key(snapshot: SymmetricKey, instance: UInt64) -> SymmetricKey {
+    withUnsafeBytes(of: instance.littleEndian) { salt in
       HKDF<SHA256>.deriveKey(
-        inputKeyMaterial: SymmetricKey(data: snapshotKey), salt: $0,
-        info: Array("snowfork mcdist 1".utf8), outputByteCount: 32)
+        inputKeyMaterial: snapshot, salt: salt, info: Data(rawValue.utf8), outputByteCount: 32)
     }
-  }
-
-  static func nonce(_ counter: UInt64) -> AES.GCM.Nonce {
-    withUnsafeTemporaryAllocation(byteCount: 12, alignment: 8) { bytes in
-      bytes.initializeMemory(as: UInt8.self, repeating: 0)
-      bytes.storeBytes(of: counter.littleEndian, toByteOffset: 0, as: UInt64.self)
-      // 12 bytes are what GCM takes.
-      return try! AES.GCM.Nonce(data: UnsafeRawBufferPointer(bytes))
-    }
-  }
-
-  /// Makes a datagram of `body` at `out`, which has room for it. Answers its length.
-  mutating func seal(
-    _ kind: Datagram.Kind, body: UnsafeRawBufferPointer, into out: UnsafeMutableRawPointer
-  ) -> Int {
-    counter += 1
-    var header = BodyWriter(out, capacity: Datagram.headerBytes)
-    header.put(Datagram.magic)
-    header.put(kind.rawValue)
-    header.put(Datagram.version)
-    header.put(UInt16(0))
-    header.put(instance)
-    header.put(counter)
-    // Fails only for a wrong key size.
-    let box = try! AES.GCM.seal(
-      body, using: key, nonce: Self.nonce(counter),
-      authenticating: UnsafeRawBufferPointer(start: out, count: Datagram.headerBytes))
-    let rest = UnsafeMutableRawBufferPointer(
-      start: out + Datagram.headerBytes, count: body.count + Datagram.tagBytes)
-    box.ciphertext.copyBytes(to: rest)
-    box.tag.copyBytes(to: UnsafeMutableRawBufferPointer(rebasing: rest[body.count...]))
-    return Datagram.headerBytes + rest.count
   }
 }
 
-/// Opens datagrams of any sender that has the snapshot's key. Each counter of an instance is taken once: a window of
-/// 1,024 counters below the highest one seen; older ones count as replayed.
-struct Opener {
-  struct Opened {
-    var kind: Datagram.Kind
-    var instance: UInt64
-    var counter: UInt64
-    var bodyBytes: Int
+private func nonce(_ counter: UInt64) -> AES.GCM.Nonce {
+  var bytes: (UInt32, UInt32, UInt32) = (
+    0, UInt32(truncatingIfNeeded: counter), UInt32(truncatingIfNeeded: counter >> 32)
+  )
+  return withUnsafeBytes(of: &bytes) { try! AES.GCM.Nonce(data: $0) }  // throws for a length other than 12 only
+}
+
+private func borrowed(_ bytes: UnsafeRawBufferPointer) -> Data {
+  Data(
+    bytesNoCopy: UnsafeMutableRawPointer(mutating: bytes.baseAddress!), count: bytes.count, deallocator: .none
+  )
+}
+
+/// Seals the datagrams of one sender's run: AES-256-GCM, the header authenticated, the counter as the nonce.
+package struct Sealer {
+  package let instance: UInt64
+  private let key: SymmetricKey
+  private var counter: UInt64 = 0
+
+  package init(snapshotKey: SymmetricKey, direction: SealDirection, instance: UInt64) {
+    self.instance = instance
+    key = direction.key(snapshot: snapshotKey, instance: instance)
   }
 
-  private struct Sender {
-    var key: SymmetricKey
-    var highest: UInt64 = 0
-    var seen = [UInt64](repeating: 0, count: 16)
+  /// Writes the whole datagram to `datagram` (`body.count + PacketHeader.bytes + PacketHeader.tagBytes` long).
+  package mutating func seal(
+    _ body: UnsafeRawBufferPointer, kind: PacketKind, into datagram: UnsafeMutableRawPointer
+  ) -> Int {
+    PacketHeader(kind: kind, instance: instance, counter: counter).write(to: datagram)
+    let header = UnsafeRawBufferPointer(start: datagram, count: PacketHeader.bytes)
+    // Fails for a message of 64 GiB and for a bad key size only.
+    let box = try! AES.GCM.seal(
+      borrowed(body), using: key, nonce: nonce(counter), authenticating: borrowed(header))
+    counter += 1
+    let target = datagram + PacketHeader.bytes
+    box.ciphertext.withUnsafeBytes { target.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
+    box.tag.withUnsafeBytes { (target + body.count).copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
+    return PacketHeader.bytes + body.count + PacketHeader.tagBytes
+  }
+}
+
+/// Opens datagrams of all senders of one direction, each datagram once.
+package final class Opener {
+  private final class Sender {
+    let key: SymmetricKey
+    var window = ReplayWindow()
     var lastUse: UInt64 = 0
+    init(key: SymmetricKey) { self.key = key }
   }
-
-  private let snapshotKey: [UInt8]
+  private let snapshotKey: SymmetricKey
+  private let direction: SealDirection
+  private let sendersMax: Int
   private var senders: [UInt64: Sender] = [:]
-  private static let sendersMax = 4096
-  private static let window: UInt64 = 1024
+  private var last: (instance: UInt64, sender: Sender)?
   private var uses: UInt64 = 0
 
-  init(snapshotKey: [UInt8]) { self.snapshotKey = snapshotKey }
+  /// `sendersMax`: how many instances are remembered; beyond that the one unheard for longest is forgotten.
+  package init(snapshotKey: SymmetricKey, direction: SealDirection, sendersMax: Int) {
+    self.snapshotKey = snapshotKey
+    self.direction = direction
+    self.sendersMax = sendersMax
+  }
 
-  /// Decrypts into `body`, which has room for a datagram. Nil: forged, altered, replayed or malformed.
-  mutating func open(_ datagram: UnsafeRawBufferPointer, into body: UnsafeMutableRawPointer) -> Opened? {
-    var header = BodyReader(datagram)
-    guard datagram.count >= Datagram.headerBytes + Datagram.tagBytes, datagram.count <= Datagram.bytesMax,
-      header.take(UInt32.self) == Datagram.magic, let kind: UInt8 = header.take(),
-      let kind = Datagram.Kind(rawValue: kind), header.take(UInt8.self) == Datagram.version,
-      header.take(UInt16.self) == 0, let instance: UInt64 = header.take(),
-      let counter: UInt64 = header.take(), counter > 0
-    else { return nil }
-    let isKnown = senders[instance] != nil
-    if isKnown, isReplay(counter, of: instance) { return nil }
-    let key = senders[instance]?.key ?? Sealer.key(snapshotKey, instance)
-    let bodyBytes = datagram.count - Datagram.headerBytes - Datagram.tagBytes
-    let cipherEnd = Datagram.headerBytes + bodyBytes
+  package struct Opened {
+    package var header: PacketHeader
+    package var bytes: Int
+  }
+
+  /// Puts the body into `body` (`PacketHeader.bodyBytesMax` long). Nil: not authentic, or seen before, or malformed.
+  package func open(_ datagram: UnsafeRawBufferPointer, into body: UnsafeMutableRawPointer) -> Opened? {
+    guard let header = PacketHeader(datagram) else { return nil }
+    let known: Sender?
+    if let last, last.instance == header.instance {
+      known = last.sender
+    } else {
+      known = senders[header.instance]
+    }
+    if let known, !known.window.isNew(header.counter) { return nil }
+    let sender = known ?? Sender(key: direction.key(snapshot: snapshotKey, instance: header.instance))
+    let count = datagram.count - PacketHeader.bytes - PacketHeader.tagBytes
+    let start = datagram.baseAddress!
+    let sealed = UnsafeRawBufferPointer(start: start + PacketHeader.bytes, count: count)
+    let tag = UnsafeRawBufferPointer(start: start + PacketHeader.bytes + count, count: PacketHeader.tagBytes)
+    let clear = UnsafeRawBufferPointer(start: start, count: PacketHeader.bytes)
     guard
       let box = try? AES.GCM.SealedBox(
-        nonce: Sealer.nonce(counter),
-        ciphertext: UnsafeRawBufferPointer(rebasing: datagram[Datagram.headerBytes..<cipherEnd]),
-        tag: UnsafeRawBufferPointer(rebasing: datagram[cipherEnd...])),
-      let plain = try? AES.GCM.open(
-        box, using: key,
-        authenticating: UnsafeRawBufferPointer(rebasing: datagram[..<Datagram.headerBytes]))
+        nonce: nonce(header.counter), ciphertext: borrowed(sealed), tag: borrowed(tag)),
+      let opened = try? AES.GCM.open(box, using: sender.key, authenticating: borrowed(clear))
     else { return nil }
-    if !isKnown { admit(instance, key) }
-    note(counter, of: instance)
-    plain.copyBytes(to: UnsafeMutableRawBufferPointer(start: body, count: bodyBytes))
-    return Opened(kind: kind, instance: instance, counter: counter, bodyBytes: bodyBytes)
+    if known == nil { remember(sender, as: header.instance) }
+    sender.window.insert(header.counter)
+    uses &+= 1
+    sender.lastUse = uses
+    if last?.instance != header.instance { last = (header.instance, sender) }
+    opened.withUnsafeBytes { body.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
+    return Opened(header: header, bytes: count)
   }
 
-  /// Only those that authenticated get here: a stranger can not fill the table.
-  private mutating func admit(_ instance: UInt64, _ key: SymmetricKey) {
-    if senders.count >= Self.sendersMax, let oldest = senders.min(by: { $0.value.lastUse < $1.value.lastUse })
-    {
+  /// Only one whose first datagram was authentic takes a place.
+  private func remember(_ sender: Sender, as instance: UInt64) {
+    if senders.count >= sendersMax, let oldest = senders.min(by: { $0.value.lastUse < $1.value.lastUse }) {
       senders[oldest.key] = nil
+      if last?.instance == oldest.key { last = nil }
     }
-    senders[instance] = Sender(key: key)
+    senders[instance] = sender
+  }
+}
+
+/// Which of the last 1,024 counters of a sender have been seen (the window of RFC 6479).
+package struct ReplayWindow {
+  package static let size: UInt64 = 1024
+  /// One word more than the window, so that a word can be cleared whole when the window moves into it.
+  private var words = [UInt64](repeating: 0, count: 17)
+  private var highest: UInt64 = 0
+  private var isEmpty = true
+
+  package init() {}
+
+  /// False: seen, or too old to tell.
+  package func isNew(_ counter: UInt64) -> Bool {
+    if isEmpty || counter > highest { return true }
+    if highest - counter >= Self.size { return false }
+    return words[Int(counter / 64 % 17)] & (1 << (counter % 64)) == 0
   }
 
-  private func isReplay(_ counter: UInt64, of instance: UInt64) -> Bool {
-    guard let sender = senders[instance], counter <= sender.highest else { return false }
-    if sender.highest - counter >= Self.window { return true }
-    let bit = counter % Self.window
-    return sender.seen[Int(bit >> 6)] >> (bit & 63) & 1 != 0
-  }
-
-  private mutating func note(_ counter: UInt64, of instance: UInt64) {
-    uses += 1
-    let now = uses
-    withUnsafeMutablePointer(to: &senders[instance]!) { sender in
-      if counter > sender.pointee.highest {
-        let first = max(sender.pointee.highest + 1, counter >= Self.window ? counter - Self.window + 1 : 1)
-        for passed in first...counter {
-          let bit = passed % Self.window
-          sender.pointee.seen[Int(bit >> 6)] &= ~(1 << (bit & 63))
-        }
-        sender.pointee.highest = counter
+  package mutating func insert(_ counter: UInt64) {
+    if isEmpty || counter > highest {
+      let from = isEmpty ? counter / 64 : highest / 64 + 1
+      let through = counter / 64
+      if through >= from {
+        for word in 0..<min(17, through - from + 1) { words[Int((through - word) % 17)] = 0 }
       }
-      let bit = counter % Self.window
-      sender.pointee.seen[Int(bit >> 6)] |= 1 << (bit & 63)
-      sender.pointee.lastUse = now
+      highest = counter
+      isEmpty = false
     }
+    words[Int(counter / 64 % 17)] |= 1 << (counter % 64)
   }
 }

@@ -15,7 +15,8 @@ struct LabTests {
   @Test("A ticket spans the hosts, each clone answers as itself, and join hears of all")
   func spread() throws {
     try host.withFork(clones: 6) { fork in
-      #expect(Dictionary(grouping: fork.clones, by: \.host).mapValues(\.count) == ["h1": 2, "h2": 2, "h3": 2])
+      #expect(
+        Dictionary(grouping: fork.clones, by: \.host).mapValues(\.count) == ["h1": 2, "h2": 2, "h3": 2])
       #expect(fork.clones.allSatisfy { $0.state == "running" })
       for clone in fork.clones {
         #expect(try host.inside(clone.name, "hostname") == clone.name + "\n")
@@ -68,7 +69,8 @@ struct LabTests {
     sleep(10)
     _ = try host.sfctl("lab", "mend", "h3")
     for clone in fork.clones {
-      #expect(try host.inside(clone.name, "sh", "-c", "ls -R /usr /lib >/dev/null; hostname") == clone.name + "\n")
+      #expect(
+        try host.inside(clone.name, "sh", "-c", "ls -R /usr /lib >/dev/null; hostname") == clone.name + "\n")
     }
   }
 

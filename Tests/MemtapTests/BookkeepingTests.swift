@@ -78,4 +78,21 @@ import Testing
       #expect(throws: SystemError.self) { _ = try PageStates(opening: path, pageCount: 100) }
     }
   }
+
+  /// However long it goes on: at most 512 samples, from the first to the last, evenly far apart.
+  @Test(arguments: [1, 511, 512, 513, 5000, 100_000])
+  func historiesCoverAllOfATime(count: Int) {
+    var history = ArrivalHistory(since: 0)
+    var added = 0
+    for now in (0..<UInt64(count)).map({ $0 * 50_000_000 }) where history.isDue(at: now) {
+      history.add(.init(microseconds: now / 1000, pagesPresent: 0, bytesReceived: 0, faults: 0), at: now)
+      added += 1
+    }
+    let times = history.samples.map(\.microseconds)
+    #expect(times.count == (count <= 512 ? count : times.count) && times.count <= 512 && added <= count)
+    #expect(times == times.sorted())
+    let end = UInt64(count) * 50_000
+    #expect(times.first! <= end / 128 && times.last! + end / 128 + 50_000 >= end)
+    #expect(count < 256 || times.count >= 256)
+  }
 }

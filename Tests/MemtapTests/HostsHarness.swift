@@ -3,21 +3,25 @@ import Glibc
 import Memtap
 import Testing
 
-/// Several hosts: a pager each, with files of its own. They reach each other over loopback.
+/// Several hosts: a pager each, with files of its own. They reach each other over loopback, or over a network of
+/// their own.
 final class HostsHarness {
   let hosts: [PagerHarness]
-  /// What the daemon would have passed on, by snapshot.
-  private var origins: [String: RemoteSnapshot] = [:]
+  private let network: TestNetwork?
 
-  init(_ count: Int, bytesMax: [UInt64] = [], tuning: String = "") throws {
+  init(_ count: Int, bytesMax: [UInt64] = [], tuning: String = "", network: TestNetwork? = nil) throws {
+    self.network = network
     var hosts: [PagerHarness] = []
     do {
       for number in 0..<count {
         hosts.append(
-          try PagerHarness(bytesMax: number < bytesMax.count ? bytesMax[number] : 1 << 30, tuning: tuning))
+          try PagerHarness(
+            bytesMax: number < bytesMax.count ? bytesMax[number] : 1 << 30, tuning: tuning,
+            network: network?.name(number)))
       }
     } catch {
       for host in hosts { host.close() }
+      network?.remove()
       throw error
     }
     self.hosts = hosts
@@ -32,16 +36,21 @@ final class HostsHarness {
   ) throws {
     let client = hosts[origin].client
     let layout = try client.layout(snapshot: snapshot)
-    let place = try client.serve(snapshot: snapshot, address: "127.0.0.1", transport: transport)
+    let place = try client.serve(snapshot: snapshot, address: address(origin), transport: transport)
     for other in others {
       try hosts[other].client.attach(
         RemoteSnapshot(
           id: snapshot, host: "h\(origin)", parent: parent.name, ramBytes: layout.ramBytes,
-          existing: layout.existing, origin: place, localAddress: "127.0.0.1", push: push))
+          existing: layout.existing, origin: place, localAddress: address(other), push: push))
     }
   }
 
-  func close() { for host in hosts { host.close() } }
+  private func address(_ host: Int) -> String { network?.address(host) ?? "127.0.0.1" }
+
+  func close() {
+    for host in hosts { host.close() }
+    network?.remove()
+  }
 }
 
 extension PagerHarness {

@@ -12,13 +12,16 @@ final class PagerHarness {
   private(set) var pager: Process?
   private var guests: [TestGuest] = []
   private let tuning: String
+  /// The network namespace that the pager runs in. Nil: the test's own.
+  private let network: String?
 
   /// `bytesMax`: of the tmpfs that holds RAM and page caches.
-  init(bytesMax: UInt64 = 2 << 30, tuning: String = "") throws {
+  init(bytesMax: UInt64 = 2 << 30, tuning: String = "", network: String? = nil) throws {
     // Short: a socket's path has 107 bytes.
     let run = "/tmp/sfm-\(getpid())-\(UInt32.random(in: 0 ..< .max))"
     paths = MemtapPaths(run: run)
     self.tuning = tuning
+    self.network = network
     client = MemtapClient(socketPath: paths.controlSocket)
     for directory in [run, paths.memory] { mkdir(directory, 0o711) }
     try Tmpfs.mount(at: paths.memory, bytesMax: bytesMax)
@@ -28,8 +31,16 @@ final class PagerHarness {
 
   func startPager() throws {
     let process = Process()
-    process.executableURL = URL(fileURLWithPath: try TestBinaries.path("sf-memtap"))
-    process.environment = ["SNOWFORK_RUN": paths.run, "SNOWFORK_PAGER_TUNING": tuning]
+    let program = try TestBinaries.path("sf-memtap")
+    if let network {
+      process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+      process.arguments = ["ip", "netns", "exec", network, program]
+    } else {
+      process.executableURL = URL(fileURLWithPath: program)
+    }
+    process.environment = [
+      "SNOWFORK_RUN": paths.run, "SNOWFORK_PAGER_TUNING": tuning, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    ]
     try process.run()
     pager = process
     let deadline = ContinuousClock.now + .seconds(10)

@@ -114,11 +114,20 @@ import Testing
     let model = try hosts[0].freeze(parent, as: "s1")
     try hosts.spread("s1", of: parent, from: 0, to: [1])
     let clone = try hosts[1].clone(of: "s1", "g1", pages: pages)
+    let second = try hosts[1].clone(of: "s1", "g2", pages: pages)
     #expect(try clone.tags(0..<500) == Array(model[0..<500]))
     try clone.startTags(500..<pages)
     try hosts[1].eventually("g1 must end", within: .seconds(20)) { events.mustEnd["g1"] != nil }
     #expect(events.mustEnd["g1"] == "no memory is left for the page cache of its snapshot")
     #expect(throws: HarnessError.self) { try clone.finishTags(500..<pages, within: 300) }
     #expect(events.lost.isEmpty)
+    for _ in 0..<2 {
+      let error = #expect(throws: MemtapError.self) { try hosts[1].client.complete(snapshot: "s1") }
+      #expect(error?.code == .outOfMemory)
+    }
+    // The next one to need such a page is told as well, and does not wait for ever.
+    #expect(try second.tags(0..<500) == Array(model[0..<500]))
+    try second.startTags(2900..<3000)
+    try hosts[1].eventually("g2 must end", within: .seconds(20)) { events.mustEnd["g2"] != nil }
   }
 }

@@ -184,4 +184,55 @@ import Testing
     try hosts[0].client.drop(snapshot: "s2")
     try hosts[0].eventually("all is gone") { hosts[0].snapshotsOnDisk().isEmpty }
   }
+
+  /// What a clone on one host touched goes to the next host as soon as that asks for anything, and to one that comes to
+  /// the next snapshot.
+  @Test func theWorkingSetGoesToLaterHosts() throws {
+    let hosts = try HostsHarness(3)
+    defer { hosts.close() }
+    let parent = try hosts[0].guest("dev", pages: pages)
+    try parent.write(0..<3000, tag: 1000)
+    let model = try hosts[0].freeze(parent, as: "s1")
+    try hosts.spread("s1", of: parent, from: 0, to: [1], transport: .unicast)
+    let first = try hosts[1].clone(of: "s1", "dev.1", pages: pages)
+    let touched = stride(from: 64, to: 2800, by: 64).map { $0 }
+    for page in touched { #expect(try first.tags(page..<page + 1) == [model[page]]) }
+    // The origin offers what is new ten times a second.
+    usleep(150_000)
+    #expect(try first.tags(2999..<3000) == [model[2999]])
+    try hosts.spread("s1", of: parent, from: 0, to: [2], transport: .unicast)
+    let second = try hosts[2].clone(of: "s1", "dev.2", pages: pages)
+    #expect(try second.tags(0..<1) == [model[0]])
+    try hosts[2].eventually("the working set has come") {
+      let history = try hosts[2].client.history(snapshot: "s1").pages
+      return touched.allSatisfy { history[$0] == 3 }
+    }
+    _ = try hosts[0].freeze(parent, as: "s2")
+    try hosts.spread("s2", of: parent, from: 0, to: [2], transport: .unicast)
+    let third = try hosts[2].clone(of: "s2", "dev.3", pages: pages)
+    #expect(try third.tags(0..<1) == [model[0]])
+    try hosts[2].eventually("the working set has come for s2") {
+      let history = try hosts[2].client.history(snapshot: "s2").pages
+      return touched.allSatisfy { history[$0] == 3 }
+    }
+  }
+
+  /// How long a fault waits for a page of another host: told by the statistics, and no page is counted twice.
+  @Test func remoteFaultsAreMeasured() throws {
+    let network = try TestNetwork(hosts: 2)
+    let hosts = try HostsHarness(2, network: network)
+    defer { hosts.close() }
+    let parent = try hosts[0].guest("dev", pages: pages)
+    try parent.write(0..<pages, tag: 1000)
+    let model = try hosts[0].freeze(parent, as: "s1")
+    try hosts.spread("s1", of: parent, from: 0, to: [1])
+    let clone = try hosts[1].clone(of: "s1", "dev.1", pages: pages)
+    for page in stride(from: 0, to: pages, by: 16) {
+      #expect(try clone.tags(page..<page + 1) == [model[page]])
+    }
+    let counters = try hosts[1].counters(of: "s1")
+    let time = try #require(counters.distribution).remoteFaultMicroseconds
+    #expect(counters.pagesFetched == 256 && counters.pagesPrefetched <= counters.pagesPresent - 256)
+    #expect(time.p50 > 0 && time.p50 <= time.p99 && time.p99 <= time.max)
+  }
 }

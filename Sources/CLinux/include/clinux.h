@@ -9,14 +9,11 @@
 #include <sys/types.h>
 
 #include "clinux_daemon.h"
-#include "clinux_datagram.h"
+#include "clinux_datagrams.h"
 #include "clinux_userfaultfd.h"
 #include "ramshim_protocol.h"
 
 #pragma clang assume_nonnull begin
-
-/// epoll_pwait2(2) without a signal mask: waits at most `nanoseconds`, for ever if negative. Linux 5.11.
-int clinux_epoll_wait(int epoll, struct epoll_event *events, int count, int64_t nanoseconds);
 
 /// accept4(2) with SOCK_CLOEXEC; the peer's address is not asked for. Linux 2.6.28.
 int clinux_accept4_cloexec(int listener);

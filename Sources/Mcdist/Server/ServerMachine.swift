@@ -1,241 +1,238 @@
 import GuestMemory
 
-public struct ServerCounters: Sendable {
-  /// Pages asked for, once for each page and request.
-  public var requests: UInt64 = 0
-  /// Pages sent.
-  public var served: UInt64 = 0
-  public var lockstepSuppressed: UInt64 = 0
-  public var retransmitted: UInt64 = 0
-  public init() {}
-}
-
-/// Which page to send next, to whom, and when: requests are answered first come, first served within their urgency.
-///
-/// Lockstep: a page that is queued, or was sent within `lockstepWindow`, is not sent again for another request; a
-/// client that did not get it asks again, after its time-out, and is served then (SnowFlock, "Multicast Distribution").
-/// No client can make the server hold more than a flag a page, and its own bounded unicast queue.
+/// The server's behaviour without its sockets: which page goes out next, to whom, and when. Pure: time is passed in
+/// (nanoseconds, monotonic). Its memory is bounded by the number of pages and of clients, whatever clients send.
 public struct ServerMachine: Sendable {
-  public enum Destination: Equatable, Sendable {
-    case group
-    case client(UInt32)
-  }
-  public struct Transmission: Equatable, Sendable {
-    public var page: PageIndex
-    public var to: Destination
-    public var urgency: PageRequest.Urgency
-  }
+  private let pageCount: Int
+  private let configuration: ServerConfiguration
+  private var multicast: MulticastQueue
+  private var clients: [UInt32: ServerClient] = [:]
+  /// Clients with pages by unicast, each in turn.
+  private var turns = Ring<UInt32>()
+  private var isInTurns: Set<UInt32> = []
+  /// Pages that the provider had not yet, in order of time.
+  private var postponed = Ring<(transmission: Transmission, due: UInt64)>()
+  private var limit: RateLimit
+  private var window: UInt64
+  /// Microseconds, of all clients; weighted average.
+  private var roundTrip = 0.0
+  /// Pages asked for again, of those sent; weighted average.
+  private var lossRatio = 0.0
+  private var sentInPeriod = 0
+  private var retriedInPeriod = 0
+  private var periodStart: UInt64 = 0
+  private var isMulticastTurn = true
+  private var workingSet: [PageRange]
+  public private(set) var counters = ServerMachineCounters()
 
-  static let lockstepWindow: UInt64 = 3_000_000
-  private static let unicastQueueMax = 4096
-  private static let clientsMax = 4096
-  private static let forgetAfter: UInt64 = 2_000_000_000
-
-  private struct Client {
-    var lastHeard: UInt64
-    var receiveRate: UInt32
-    var loss: UInt32
-    var queues: [PageQueue]
-    var isQueued: Bool { queues.contains { !$0.isEmpty } }
-  }
-
-  public let pageCount: Int
-  public private(set) var counters = ServerCounters()
-  public private(set) var limit = RateLimit()
-  /// Pages that each new client will need first.
-  public var workingSet: [PageRange] = []
-  /// Only what was asked for by unicast is sent by unicast, in this mode to everybody.
-  private let unicastOnly: Bool
-  /// Nanoseconds; 0: never.
-  private var lastSent: [UInt64]
-  /// 0: not queued; else its urgency + 1.
-  private var queued: [UInt8]
-  private var group: [PageQueue]
-  private var clients: [UInt32: Client] = [:]
-  /// Those with something queued, in turn.
-  private var unicastTurn: [UInt32] = []
-  private var nextTurn = 0
-
-  public init(pageCount: Int, unicastOnly: Bool = false) {
+  public init(pageCount: Int, configuration: ServerConfiguration = ServerConfiguration()) {
     self.pageCount = pageCount
-    self.unicastOnly = unicastOnly
-    lastSent = Array(repeating: 0, count: pageCount)
-    queued = Array(repeating: 0, count: pageCount)
-    group = (0..<3).map { _ in PageQueue() }
+    self.configuration = configuration
+    multicast = MulticastQueue(pageCount: pageCount)
+    limit = RateLimit(configuration)
+    window = configuration.lockstepWindow
+    workingSet = configuration.workingSet
   }
 
-  // MARK: asked
+  public var rateLimitBytesPerSecond: Double { limit.bytesPerSecond }
+
+  /// These are sent to each new client first, from now on.
+  public mutating func offer(_ runs: [PageRange]) { workingSet = runs }
 
   public mutating func receive(_ request: PageRequest, now: UInt64) {
-    guard let isNew = note(request, now) else { return }
-    let byUnicast = unicastOnly || request.wantsUnicast
-    var lost = false
+    let isNew = clients[request.client] == nil
+    if isNew { makeRoom() }
+    var client = clients.removeValue(forKey: request.client) ?? ServerClient(id: request.client, now: now)
+    client.heardAt = now
+    client.receiveRate = request.receiveRate
+    client.wantsUnicast =
+      configuration.transport == .unicast || (configuration.transport == .auto && request.wantsUnicast)
+    if request.roundTrip > 0 {
+      let sample = Double(min(request.roundTrip, 1_000_000))
+      roundTrip = roundTrip == 0 ? sample : roundTrip * 7 / 8 + sample / 8
+      window = min(
+        max(configuration.lockstepWindow, UInt64(roundTrip * 1000)), configuration.lockstepWindowMax)
+    }
+    var lost = 0
     for run in request.runs {
-      for page in Int(run.first)..<min(Int(run.first) + Int(run.count), pageCount) {
+      let first = Int(run.first)
+      guard first < pageCount else { continue }
+      for page in first..<min(first + Int(run.count), pageCount) {
         counters.requests += 1
-        if byUnicast {
-          if run.isRetry { lost = true }
-          want(page, run.urgency, of: request.client, isRetry: run.isRetry)
-        } else {
-          if run.isRetry, lastSent[page] != 0 { lost = true }
-          want(page, run.urgency, now)
-        }
+        let isLost = want(page, run.urgency, client: &client, now: now)
+        if run.isRetry && isLost { lost += 1 }
       }
     }
-    if lost { noteLoss(now) }
-    if isNew {
-      for range in workingSet {
-        for page in range where page < pageCount {
-          if byUnicast {
-            want(page, .prefetch, of: request.client, isRetry: false)
-          } else if lastSent[page] == 0 {
-            want(page, .prefetch, now)
-          }
-        }
-      }
+    if isNew { greet(&client, now: now) }
+    clients[request.client] = client
+    if lost > 0 {
+      retriedInPeriod += lost
+      limit.showsLoss(delivered: delivered(now: now), lossRatio: lossRatio, now: now)
     }
   }
 
-  /// Whether the client is a new one. Nil: there are too many.
-  private mutating func note(_ request: PageRequest, _ now: UInt64) -> Bool? {
-    if clients[request.client] != nil {
-      clients[request.client]!.lastHeard = now
-      clients[request.client]!.receiveRate = request.receiveRate
-      clients[request.client]!.loss = request.multicastLoss
+  /// The next page to send at `now`, most urgent first; nil: nothing before `nextDeadline`.
+  public mutating func next(now: UInt64) -> Transmission? {
+    requeue(now)
+    for urgency in [PageRequest.Urgency.demand, .prefetch, .push] {
+      guard multicast.count(urgency) > 0 || hasUnicast(urgency) else { continue }
+      guard limit.maySend(urgency, now: now) else { return nil }
+      isMulticastTurn.toggle()
+      if isMulticastTurn, let found = nextMulticast(urgency, now: now) { return found }
+      if let found = nextUnicast(urgency, now: now) { return found }
+      if let found = nextMulticast(urgency, now: now) { return found }
+    }
+    return nil
+  }
+
+  /// What the last pages cost on the wire.
+  public mutating func sent(bytes: Int, pages: Int, now: UInt64) {
+    limit.sent(bytes, now: now)
+    counters.served += UInt64(pages)
+    sentInPeriod += pages
+    if now >= periodStart + 100_000_000 {
+      let ratio = sentInPeriod > 0 ? min(1, Double(retriedInPeriod) / Double(sentInPeriod)) : 0
+      lossRatio = lossRatio * 3 / 4 + ratio / 4 / Double(max(1, clients.count))
+      (sentInPeriod, retriedInPeriod, periodStart) = (0, 0, now)
+    }
+  }
+
+  /// The provider has not got it yet: it comes again in 2 ms.
+  public mutating func postpone(_ transmission: Transmission, now: UInt64) {
+    // Beyond this the clients' own retries bring it back.
+    if postponed.count < 4096 { postponed.append((transmission, now + 2_000_000)) }
+  }
+
+  /// When `next` may have something; nil: only after `receive`.
+  public mutating func nextDeadline(now: UInt64) -> UInt64? {
+    var deadline = postponed.first?.due
+    for urgency in [PageRequest.Urgency.demand, .prefetch, .push]
+    where multicast.count(urgency) > 0 || hasUnicast(urgency) {
+      let refilled = limit.refilled(urgency, now: now)
+      deadline = min(deadline ?? refilled, refilled)
+      break
+    }
+    return deadline
+  }
+
+  // MARK: -
+
+  /// True: it had been sent there longer ago than a round trip.
+  private mutating func want(
+    _ page: PageIndex, _ urgency: PageRequest.Urgency, client: inout ServerClient, now: UInt64
+  ) -> Bool {
+    if client.wantsUnicast {
+      let answer = client.insert(page, urgency, window: window, max: configuration.queuedMax, now: now)
+      switch answer {
+      case .queued: takeTurn(client.id)
+      case .suppressed: counters.lockstepSuppressed += 1
+      case .full: break
+      }
+      return answer == .queued
+    }
+    if multicast.isWanted(page) {
+      counters.lockstepSuppressed += 1
+      multicast.insert(page, urgency)
       return false
     }
-    if clients.count >= Self.clientsMax {
-      clients = clients.filter { now - $0.value.lastHeard < Self.forgetAfter }
-      unicastTurn.removeAll { clients[$0] == nil }
-      guard clients.count < Self.clientsMax else { return nil }
-    }
-    clients[request.client] = Client(
-      lastHeard: now, receiveRate: request.receiveRate, loss: request.multicastLoss,
-      queues: (0..<3).map { _ in PageQueue() })
-    return true
-  }
-
-  private mutating func want(_ page: PageIndex, _ urgency: PageRequest.Urgency, _ now: UInt64) {
-    if queued[page] != 0 {
+    if multicast.wasSent(page, within: window, now: now) {
       counters.lockstepSuppressed += 1
-      guard urgency.rawValue + 1 < queued[page] else { return }
-    } else if lastSent[page] != 0 {
-      guard now - lastSent[page] >= Self.lockstepWindow else {
-        counters.lockstepSuppressed += 1
-        return
-      }
-      counters.retransmitted += 1
+      return false
     }
-    // A page asked for again and again, each time more urgently, leaves entries behind.
-    guard group[Int(urgency.rawValue)].count < 2 * pageCount else { return }
-    queued[page] = urgency.rawValue + 1
-    group[Int(urgency.rawValue)].append(page)
+    multicast.insert(page, urgency)
+    return multicast.wasSent(page)
   }
 
-  private mutating func want(
-    _ page: PageIndex, _ urgency: PageRequest.Urgency, of client: UInt32, isRetry: Bool
-  ) {
-    guard clients[client]!.queues[Int(urgency.rawValue)].count < Self.unicastQueueMax else { return }
-    if isRetry { counters.retransmitted += 1 }
-    if !clients[client]!.isQueued { unicastTurn.append(client) }
-    clients[client]!.queues[Int(urgency.rawValue)].append(page)
-  }
-
-  /// The mean over the clients that were heard lately; a client can neither stop the sender nor drive it by what it
-  /// says of itself: each counts as one, between the floor and what was sent.
-  private mutating func noteLoss(_ now: UInt64) {
-    var receive = 0.0
-    var loss = 0.0
-    var count = 0.0
-    let sent = max(limit.sendRate.bytesPerSecond, RateLimit.floor)
-    for client in clients.values where now - client.lastHeard < Self.forgetAfter && client.receiveRate > 0 {
-      receive += min(max(Double(client.receiveRate), RateLimit.floor), sent)
-      loss += Double(client.loss) / 1000
-      count += 1
-    }
-    guard count > 0 else { return }
-    // By unicast what is sent is the sum of what all receive.
-    limit.loss(meanReceive: unicastOnly ? receive : receive / count, meanLoss: loss / count, now: now)
-  }
-
-  // MARK: answered
-
-  /// The next page to send at `now`. Nil: none before `nextDeadline`.
-  public mutating func next(now: UInt64) -> Transmission? {
-    limit.refill(now: now)
-    for urgency in 0..<3 {
-      guard urgency == 0 ? limit.mayDemand : limit.mayFill else { return nil }
-      while let page = group[urgency].popFirst() {
-        guard queued[page] == UInt8(urgency + 1) else { continue }  // asked for more urgently, and sent
-        queued[page] = 0
-        lastSent[page] = max(now, 1)
-        counters.served += 1
-        return Transmission(page: page, to: .group, urgency: .init(rawValue: UInt8(urgency))!)
-      }
-      if let found = nextUnicast(urgency) {
-        counters.served += 1
-        return found
+  /// The working set, but for what has just been sent: a new client is likely to have heard it.
+  private mutating func greet(_ client: inout ServerClient, now: UInt64) {
+    for run in workingSet {
+      for page in run.clamped(to: 0..<pageCount) {
+        if client.wantsUnicast {
+          if client.insert(page, .prefetch, window: window, max: configuration.queuedMax, now: now) == .queued
+          {
+            takeTurn(client.id)
+          }
+        } else if !multicast.wasSent(page, within: 500_000_000, now: now) {
+          multicast.insert(page, .prefetch)
+        }
       }
     }
-    return nil
   }
 
-  private mutating func nextUnicast(_ urgency: Int) -> Transmission? {
-    for _ in 0..<unicastTurn.count {
-      if nextTurn >= unicastTurn.count { nextTurn = 0 }
-      let id = unicastTurn[nextTurn]
-      guard let page = clients[id]?.queues[urgency].popFirst() else {
-        nextTurn += 1
+  private mutating func nextMulticast(_ urgency: PageRequest.Urgency, now: UInt64) -> Transmission? {
+    guard let page = multicast.pop(urgency) else { return nil }
+    let isAgain = multicast.wasSent(page)
+    if isAgain { counters.retransmitted += 1 }
+    multicast.sent(page, now: now)
+    return Transmission(page: page, to: .multicast, urgency: urgency, isRetransmission: isAgain)
+  }
+
+  private func hasUnicast(_ urgency: PageRequest.Urgency) -> Bool {
+    !turns.isEmpty && isInTurns.contains { clients[$0]?.hasPages(urgency) ?? false }
+  }
+
+  private mutating func nextUnicast(_ urgency: PageRequest.Urgency, now: UInt64) -> Transmission? {
+    for _ in 0..<turns.count {
+      guard let id = turns.popFirst() else { return nil }
+      guard clients[id] != nil else {
+        isInTurns.remove(id)
         continue
       }
-      if clients[id]!.isQueued { nextTurn += 1 } else { unicastTurn.remove(at: nextTurn) }
-      return Transmission(
-        page: page, to: .client(id), urgency: .init(rawValue: UInt8(urgency))!)
+      let page = clients[id]!.pop(urgency, now: now)
+      let client = clients[id]!
+      if client.hasPages {
+        turns.append(id)
+      } else {
+        isInTurns.remove(id)
+      }
+      if let page {
+        return Transmission(page: page, to: .unicast(client: id), urgency: urgency, isRetransmission: false)
+      }
     }
     return nil
   }
 
-  /// What the last transmissions came to, on the wire.
-  public mutating func sent(bytes: Int, now: UInt64) { limit.charge(bytes, now: now) }
-
-  /// The page could not be had yet: as if it had not been asked for; clients ask again.
-  public mutating func withdraw(_ transmission: Transmission) {
-    counters.served -= 1
-    if transmission.to == .group { lastSent[transmission.page] = 0 }
+  private mutating func takeTurn(_ id: UInt32) {
+    if isInTurns.insert(id).inserted { turns.append(id) }
   }
 
-  public var hasQueued: Bool { !unicastTurn.isEmpty || group.contains { !$0.isEmpty } }
-
-  /// When `next` may have something again; nil: not before a request comes.
-  public func nextDeadline(now: UInt64) -> UInt64? { hasQueued ? limit.ready(now: now) : nil }
-}
-
-/// A queue of page numbers that grows by doubling and is then reused.
-struct PageQueue: Sendable {
-  private var ring = [UInt32](repeating: 0, count: 64)
-  private var first = 0
-  private(set) var count = 0
-  var isEmpty: Bool { count == 0 }
-
-  mutating func append(_ page: PageIndex) {
-    if count == ring.count { grow() }
-    ring[(first + count) & (ring.count - 1)] = UInt32(page)
-    count += 1
-  }
-
-  mutating func popFirst() -> PageIndex? {
-    guard count > 0 else { return nil }
-    defer {
-      first = (first + 1) & (ring.count - 1)
-      count -= 1
+  private mutating func requeue(_ now: UInt64) {
+    while let first = postponed.first, first.due <= now {
+      _ = postponed.popFirst()
+      switch first.transmission.to {
+      case .multicast: multicast.insert(first.transmission.page, first.transmission.urgency)
+      case .unicast(let id):
+        guard clients[id] != nil else { continue }
+        // Its sending did not happen, so nothing is suppressed.
+        let answer = clients[id]!.insert(
+          first.transmission.page, first.transmission.urgency, window: 0, max: configuration.queuedMax,
+          now: now)
+        if answer == .queued { takeTurn(id) }
+      }
     }
-    return Int(ring[first])
   }
 
-  private mutating func grow() {
-    var larger = [UInt32](repeating: 0, count: ring.count * 2)
-    for index in 0..<count { larger[index] = ring[(first + index) & (ring.count - 1)] }
-    ring = larger
-    first = 0
+  private mutating func makeRoom() {
+    guard clients.count >= configuration.clientsMax else { return }
+    if let oldest = clients.min(by: { $0.value.heardAt < $1.value.heardAt }) { clients[oldest.key] = nil }
+  }
+
+  /// What the receivers get together of what is sent: the mean of those by multicast, the sum of those by unicast.
+  /// Nobody is believed beyond what is sent, nor below the floor; who has not been heard for 2 s does not count.
+  private mutating func delivered(now: UInt64) -> Double? {
+    let sending = limit.sendRate(now: now)
+    var (sum, count, alone) = (0.0, 0, 0.0)
+    for client in clients.values where client.receiveRate > 0 && client.heardAt + 2_000_000_000 > now {
+      let rate = min(
+        max(Double(client.receiveRate), configuration.floorRate), max(sending, configuration.floorRate))
+      if client.wantsUnicast {
+        alone += rate
+      } else {
+        sum += rate
+        count += 1
+      }
+    }
+    if count == 0 && alone == 0 { return nil }
+    return min((count > 0 ? sum / Double(count) : 0) + alone, max(sending, configuration.floorRate))
   }
 }

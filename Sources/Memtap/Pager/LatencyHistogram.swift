@@ -73,12 +73,9 @@ struct PagingCounters {
   var preimagesSaved: UInt64 = 0
   var faultTime = LatencyHistogram()
   var preimageTime = LatencyHistogram()
-  /// Of faults whose page came from another host.
-  var remoteFaultTime = LatencyHistogram()
 
   func deallocate() {
     faultTime.deallocate()
     preimageTime.deallocate()
-    remoteFaultTime.deallocate()
   }
 }

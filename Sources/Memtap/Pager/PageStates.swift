@@ -18,36 +18,49 @@ package enum PageState: UInt8 {
   case atBase = 3
 }
 
+/// How a page came into a snapshot, for who asks later. One byte a page.
+package enum PageArrival: UInt8 {
+  case notYet = 0
+  case touched = 2
+  case prefetched = 3
+  case pushed = 4
+  /// Known to be zero, so never transferred.
+  case zero = 5
+  /// Saved before a write of the origin.
+  case saved = 6
+}
+
 /// The page states of one snapshot, mapped shared from a file on tmpfs: right at every instant, so that the
 /// successor of a killed pager goes on from them. One thread at a time.
 ///
-///     | a byte a page | dropped 1 | lost 1 | why lost, UTF-8, zero-terminated, 254 |
+///     | a byte a page | dropped 1 | lost 1 | why lost, UTF-8, zero-terminated, 254 | a byte a page: `PageArrival` |
 ///
 /// All of it is allocated at the start: no store here can fail for lack of memory.
 package final class PageStates {
   package let pageCount: Int
   private let bytes: UnsafeMutablePointer<UInt8>
   private static let trailerBytes = 256
-  private var length: Int { pageCount + Self.trailerBytes }
+  private var length: Int { Self.length(pageCount) }
+  private static func length(_ pageCount: Int) -> Int { 2 * pageCount + trailerBytes }
 
   /// A new file, every page `initial`.
   package init(creating path: String, pageCount: Int, initial: PageState) throws(SystemError) {
-    let file = try MemoryFile.create(path, bytes: UInt64(pageCount + Self.trailerBytes))
-    let code = posix_fallocate(file.descriptor.raw, 0, off_t(pageCount + Self.trailerBytes))
+    let file = try MemoryFile.create(path, bytes: UInt64(Self.length(pageCount)))
+    let code = posix_fallocate(file.descriptor.raw, 0, off_t(Self.length(pageCount)))
     if code != 0 { throw SystemError("posix_fallocate", subject: path, errno: code) }
     self.pageCount = pageCount
-    bytes = try Self.map(file, pageCount + Self.trailerBytes)
+    bytes = try Self.map(file, Self.length(pageCount))
     memset(bytes, CInt(initial.rawValue), pageCount)
   }
 
   /// An existing file. EINVAL: it is not one of `pageCount` states.
   package init(opening path: String, pageCount: Int) throws(SystemError) {
     let file = try MemoryFile.open(path)
-    guard try file.descriptor.size() == UInt64(pageCount + Self.trailerBytes) else {
+    guard try file.descriptor.size() == UInt64(Self.length(pageCount)) else {
       throw SystemError("open", subject: path, errno: EINVAL)
     }
     self.pageCount = pageCount
-    bytes = try Self.map(file, pageCount + Self.trailerBytes)
+    bytes = try Self.map(file, Self.length(pageCount))
     for page in 0..<pageCount where PageState(rawValue: bytes[page]) == nil {
       munmap(bytes, length)
       throw SystemError("open", subject: path, errno: EINVAL)
@@ -101,6 +114,16 @@ package final class PageStates {
       assert(page >= 0 && page < pageCount)
       bytes[page] = newValue.rawValue
     }
+  }
+
+  /// How the page came: meaningful once it is resolved.
+  @inline(__always)
+  package func note(_ page: PageIndex, _ arrival: PageArrival) {
+    bytes[pageCount + Self.trailerBytes + page] = arrival.rawValue
+  }
+
+  package func arrival(_ page: PageIndex) -> PageArrival {
+    PageArrival(rawValue: bytes[pageCount + Self.trailerBytes + page]) ?? .notYet
   }
 
   package func fill(_ range: PageRange, _ state: PageState) {

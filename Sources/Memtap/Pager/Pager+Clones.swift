@@ -88,35 +88,38 @@ extension Pager {
     let step = 1024
     for first in stride(from: 0, to: snapshot.pageCount, by: step) {
       let range = first..<min(first + step, snapshot.pageCount)
-      try completeStep(range, of: snapshot)
+      // Pages from another host come later: those ahead are asked for as well, and the step is made again.
+      while try !complete(range, of: snapshot) { usleep(2000) }
     }
   }
 
-  /// What is on other hosts is asked for, and waited for, while faults are served.
-  private func completeStep(_ range: PageRange, of snapshot: Snapshot) throws(MemtapError) {
+  /// False: pages of the range, now asked for, are still to come from another host.
+  private func complete(_ range: PageRange, of snapshot: Snapshot) throws(MemtapError) -> Bool {
     let id = snapshot.id
-    while true {
-      let pending = try snapshot.thread.attempt { () throws(MemtapError) -> Bool in
-        var awaited: Snapshot?
-        snapshot.arrival = .prefetched
-        do throws(PageTrouble) { try snapshot.thread.complete(range, of: snapshot) } catch {
-          switch error {
-          case let .pending(holder): awaited = holder
-          case .noMemory:
+    return try snapshot.thread.attempt { () throws(MemtapError) -> Bool in
+      do throws(PageTrouble) {
+        try snapshot.thread.complete(range, of: snapshot)
+        return true
+      } catch {
+        switch error {
+        case let .pending(holder):
+          if holder.remote?.takeRefusal() == true {
             throw MemtapError(
               .outOfMemory, operation: "complete", subject: id, cause: "no memory is left for its page cache")
-          case .originGone:
-            throw MemtapError(
-              .failed, operation: "complete", subject: id,
-              cause: snapshot.lostReason ?? "its origin has ended")
-          case let .failed(error): throw MemtapError("complete", id, error)
           }
+          let ahead = min(range.lowerBound + 4 * range.count, snapshot.pageCount)
+          snapshot.thread.askAhead(range.lowerBound..<ahead, of: snapshot)
+          return false
+        case .noMemory:
+          throw MemtapError(
+            .outOfMemory, operation: "complete", subject: id, cause: "no memory is left for its page cache")
+        case .originGone:
+          throw MemtapError(
+            .failed, operation: "complete", subject: id,
+            cause: snapshot.lostReason ?? "its origin has ended")
+        case let .failed(error): throw MemtapError("complete", id, error)
         }
-        awaited?.remote?.prefetch(range)
-        return awaited != nil
       }
-      if !pending { return }
-      usleep(2000)
     }
   }
 }

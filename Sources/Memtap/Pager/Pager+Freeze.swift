@@ -50,22 +50,25 @@ extension Pager {
       $0.nextSequence += 1
       return $0.nextSequence
     }
+    let since = monotonicNanoseconds()
     let place = "\(paths.staged)/\(region.token.prefix(32))-\(sequence)"
     try SnapshotFiles.create(
       place,
       SnapshotManifest(
         originName: region.name, originToken: region.token, base: base?.id, ramBytes: region.byteCount,
-        sequence: sequence))
+        sequence: sequence, since: since))
     do {
       // Of a parent everything outside the data of its file is zero; of a clone, as in the snapshot it came from.
       let states = try PageStates(
         creating: SnapshotFiles.states(place), pageCount: region.pageCount,
         initial: base == nil ? .zero : .atBase)
       let cache = try MemoryFile.create(SnapshotFiles.pages(place), bytes: region.byteCount)
-      return Snapshot(
+      let snapshot = Snapshot(
         directory: place, thread: region.thread, sequence: sequence, states: states, cache: cache,
         origin: region,
-        originName: region.name, base: base)
+        originName: region.name, base: base, since: since)
+      snapshot.workingSet.prepare(pageCount: region.pageCount, window: region.thread.tuning.fetchWindow)
+      return snapshot
     } catch {
       SnapshotFiles.remove(place)
       throw error
@@ -184,6 +187,7 @@ extension Pager {
     region.thread.snapshots.append(staged)
     directory.withLock { $0.snapshots[id] = staged }
     region.workingSet.prepare(pageCount: region.pageCount, window: region.thread.tuning.fetchWindow)
+    staged.history.since = monotonicNanoseconds()
     return staged
   }
 

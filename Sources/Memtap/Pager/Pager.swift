@@ -150,6 +150,7 @@ package final class Pager: MemtapControl, @unchecked Sendable {
           if let reason = snapshot.lostReason {
             due.append(.snapshotLost(snapshot: snapshot.id, reason: reason))
           }
+          if snapshot.remote?.isPushedWhole == true { due.append(.whole(snapshot: snapshot.id)) }
         }
         for region in regions where region.thread === thread {
           if region.isGone {

@@ -8,7 +8,7 @@ extension PagerThread {
     while let index = snapshots.firstIndex(where: { !isNeeded($0) }) {
       let snapshot = snapshots.remove(at: index)
       unlink(snapshot)
-      retire(snapshot)
+      closeNetwork(of: snapshot)
       SnapshotFiles.remove(snapshot.directory)
       removed(snapshot)
     }
@@ -32,21 +32,30 @@ extension PagerThread {
     loseUnreachable()
   }
 
+  /// Why pages of it are nowhere: what it stands on was lost, or its origin has ended.
+  private func lossReason(_ snapshot: Snapshot, missing: Int) -> String {
+    var base = snapshot.base
+    while let below = base {
+      if below.remote != nil, let reason = below.lostReason { return reason }
+      base = below.base
+    }
+    return "its origin \(snapshot.originName) has ended and \(missing) pages were not fetched"
+  }
+
   /// Loses every snapshot that has a page which is nowhere to be had.
   func loseUnreachable() {
     for snapshot in snapshots where !snapshot.isLost {
       let missing = (0..<snapshot.pageCount).reduce(0) { $0 + (isReachable($1, in: snapshot) ? 0 : 1) }
       guard missing > 0 else { continue }
-      mark(
-        snapshot, lost: "its origin \(snapshot.originName) has ended and \(missing) pages were not fetched")
+      mark(snapshot, lost: lossReason(snapshot, missing: missing))
     }
   }
 
   private func mark(_ snapshot: Snapshot, lost reason: String) {
     snapshot.lostReason = reason
-    snapshot.served?.server.announceGone(reason)
     events.post(.snapshotLost(snapshot: snapshot.id, reason: reason))
     for clone in snapshot.clones { doom(clone, reason) }
+    snapshot.service?.announceGone(reason)
   }
 
   private func isReachable(_ page: PageIndex, in snapshot: Snapshot) -> Bool {
@@ -74,6 +83,7 @@ extension PagerThread {
 
   /// Brings what only an origin has into the caches. What a base has settled is left there.
   func complete(_ range: PageRange, of snapshot: Snapshot) throws(PageTrouble) {
+    arrival = .prefetched
     for page in range where snapshot.states.isUnresolved(page) {
       switch source(of: page, in: snapshot) {
       case .zero, .cache: break

@@ -4,18 +4,21 @@ import LinuxSystem
 /// A clone touches a page that is not in its snapshot's cache file.
 extension PagerThread {
   /// `start`: when its message was read, in monotonic nanoseconds. The time of a fault ends with the wake.
-  /// `isFromAfar`: it was waited for, from another host.
-  func serveMissing(_ page: PageIndex, of region: Region, since start: UInt64, isFromAfar: Bool = false) {
+  /// `isAwaited`: it waited for the page to come from another host, and its neighbours have been asked for.
+  func serveMissing(
+    _ page: PageIndex, of region: Region, since start: UInt64, isAwaited: Bool = false
+  ) {
     guard let snapshot = region.base else {
       doom(region, "a page of its own memory file was reported missing")
       return
     }
     let isFetched = snapshot.states.isUnresolved(page)
     if isFetched {
-      snapshot.arrival = .touched
+      arrival = .touched
       do throws(PageTrouble) { try resolve(page..<page + 1, of: snapshot) } catch {
-        if case let .pending(holder) = error {
-          wait(for: page, from: holder, region, since: start)
+        if case let .pending(holder) = error, let remote = holder.remote {
+          remote.await(page, for: region, since: start)
+          askAhead(.window(around: page, size: tuning.fetchWindow, end: snapshot.pageCount), of: snapshot)
         } else {
           fail(page, of: region, error)
         }
@@ -35,14 +38,8 @@ extension PagerThread {
     region.counters.faultTime.record(nanoseconds: time)
     snapshot.counters.faults += 1
     snapshot.counters.faultTime.record(nanoseconds: time)
-    if isFromAfar {
-      snapshot.counters.remoteFaultTime.record(nanoseconds: time)
-      region.counters.remoteFaultTime.record(nanoseconds: time)
-      region.counters.pagesFetched += 1
-      snapshot.counters.pagesFetched += 1
-    }
-    snapshot.sample(at: start + time)
-    if isFetched { prefetch(around: page, into: snapshot, for: region) }
+    snapshot.noteProgress(at: start + time)
+    if isFetched, !isAwaited { prefetch(around: page, into: snapshot, for: region) }
   }
 
   /// Brings in the window around a page that was asked for, once that one has been delivered. Who waits for one of these
@@ -50,9 +47,11 @@ extension PagerThread {
   private func prefetch(around page: PageIndex, into snapshot: Snapshot, for region: Region) {
     let window = PageRange.window(around: page, size: tuning.fetchWindow, end: snapshot.pageCount)
     let before = snapshot.resolvedCount
-    snapshot.arrival = .prefetched
-    // A neighbour that can not be had will be asked for if it is needed.
-    try? resolve(window, of: snapshot)
+    arrival = .prefetched
+    do throws(PageTrouble) { try resolve(window, of: snapshot) } catch {
+      // A neighbour that can not be had will be asked for if it is needed.
+      if case .pending = error { askAhead(window, of: snapshot) }
+    }
     region.counters.pagesPrefetched += UInt64(snapshot.resolvedCount - before)
     snapshot.counters.pagesPrefetched += UInt64(snapshot.resolvedCount - before)
   }
@@ -105,13 +104,14 @@ extension PagerThread {
 
   private func fail(_ page: PageIndex, of region: Region, _ trouble: PageTrouble) {
     switch trouble {
-    case .pending: break
     case .noMemory: doom(region, "no memory is left for the page cache of its snapshot")
-    case .originGone:
+    case .originGone, .pending:
       let snapshot = region.base!
       doom(
         region,
-        "its origin \(snapshot.originName) has ended and \(snapshot.unsavedCount) pages were not fetched")
+        snapshot.lostReason
+          ?? "its origin \(snapshot.originName) has ended and \(snapshot.unsavedCount) pages were not fetched"
+      )
     case let .failed(error): doom(region, "page \(page) could not be read: \(error)")
     }
   }

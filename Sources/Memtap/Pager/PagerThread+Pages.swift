@@ -13,7 +13,7 @@ enum PageSource {
   case origin(Region)
   /// Unresolved at the base too: to be resolved there first.
   case base(Snapshot)
-  /// On another host.
+  /// On another host: to be asked for there.
   case remote(Snapshot)
   /// Nowhere any more.
   case lost
@@ -32,11 +32,11 @@ enum PageSource {
 /// Why pages could not be brought in.
 enum PageTrouble: Error {
   case noMemory
-  /// It is on its way from another host; it has to be asked for, of this snapshot.
-  case pending(Snapshot)
   /// The origin has ended and took the page with it.
   case originGone
   case failed(SystemError)
+  /// The page is still on another host, the origin's of this snapshot. Nobody has asked for it yet.
+  case pending(Snapshot)
 }
 
 /// Bringing pages into a snapshot's cache.
@@ -62,7 +62,6 @@ extension PagerThread {
   }
 
   func source(of page: PageIndex, in snapshot: Snapshot) -> PageSource {
-    if snapshot.remote != nil { return snapshot.isLost ? .lost : .remote(snapshot) }
     if snapshot.states[page] == .atBase {
       guard let base = snapshot.base else { return .lost }
       switch base.states[page] {
@@ -71,6 +70,7 @@ extension PagerThread {
       case .atOrigin, .atBase: return .base(base)
       }
     }
+    if snapshot.remote != nil { return snapshot.isLost ? .lost : .remote(snapshot) }
     // A page that this snapshot lacks was not written before the next one was taken: look forward.
     var holder = snapshot
     while !holder.isLost {
@@ -115,6 +115,14 @@ extension PagerThread {
     }
   }
 
+  /// Whole pages that came from elsewhere, each unresolved until now, in a run no longer than the buffer.
+  func install(_ range: PageRange, from bytes: UnsafeRawPointer, into snapshot: Snapshot) throws(PageTrouble)
+  {
+    // Through the buffer: the kernel could move the pages of any other memory in mid-copy.
+    memcpy(buffer.start, bytes, range.count * Page.bytes)
+    try store(range, into: snapshot)
+  }
+
   private func load(_ range: PageRange, from file: MemoryFile) throws(PageTrouble) {
     let offset = UInt64(range.lowerBound) * UInt64(Page.bytes)
     do throws(SystemError) {
@@ -134,7 +142,7 @@ extension PagerThread {
   }
 
   /// Puts what is in the buffer into the cache: zeros as holes, all else with one write for each run.
-  func store(_ range: PageRange, into snapshot: Snapshot) throws(PageTrouble) {
+  private func store(_ range: PageRange, into snapshot: Snapshot) throws(PageTrouble) {
     var index = 0
     while index < range.count {
       if isZero(index) {

@@ -8,9 +8,9 @@ extension PagerThread {
     // page itself is known to be present, which a page recorded as private has to be.
     let size = region.arming != nil && region.base != nil ? 1 : tuning.preimageWindow
     let window = PageRange.window(around: page, size: size, end: region.pageCount)
+    arrival = .saved
     if let newest = region.newest, !newest.isLost {
       let before = newest.unsavedCount
-      newest.arrival = .saved
       do throws(PageTrouble) {
         try savePreimages(of: window, with: page, in: newest)
       } catch {
@@ -83,9 +83,8 @@ extension PagerThread {
   func lose(_ snapshot: Snapshot, because trouble: PageTrouble) {
     let reason =
       switch trouble {
-      case .pending: "they are on another host"
       case .noMemory: "no memory is left for its pre-images"
-      case .originGone:
+      case .originGone, .pending:
         "its origin \(snapshot.originName) has ended and \(snapshot.unsavedCount) pages were not fetched"
       case let .failed(error): "its pre-images could not be saved: \(error)"
       }

@@ -39,7 +39,7 @@ final class PagerThread: @unchecked Sendable {
   let events: EventHub
   /// Where pages pass through on their way into a cache file.
   let buffer: HeldBuffer
-  private let epoll: Epoll
+  let epoll: Epoll
   private let wake: EventDescriptor
   /// Orders calls from other threads; held for an append or a swap only.
   private let calls = Mutex<[@Sendable () -> Void]>([])
@@ -47,8 +47,10 @@ final class PagerThread: @unchecked Sendable {
   private static let messagesAtOnce = 64
   /// By epoll tag, 1 and up. Nil: free.
   private var regions: [Region?] = [nil]
-  /// Snapshots served to other hosts, and those that come from them.
-  var endpoints: [any PageEndpoint] = []
+  /// Servers and receivers of pages, by epoll tag less `endpointTag`. Nil: free.
+  var endpoints: [(any NetworkEndpoint)?] = []
+  /// For what pages are brought in just now.
+  var arrival = PageArrival.touched
   /// Every snapshot of its families that is kept.
   var snapshots: [Snapshot] = []
 
@@ -113,6 +115,7 @@ final class PagerThread: @unchecked Sendable {
 
   /// Serves the region's faults from now on.
   func serve(_ region: Region) throws(SystemError) {
+    region.isServed = true
     if regions.contains(where: { $0 === region }) { return }
     let tag = regions.dropFirst().firstIndex { $0 == nil } ?? regions.count
     try epoll.add(region.userfaultfd!.descriptor, .readable, tag: UInt64(tag))
@@ -129,38 +132,23 @@ final class PagerThread: @unchecked Sendable {
   private func run() {
     while true {
       let count: Int
-      do throws(SystemError) { count = try waitForWork() } catch { fatalError("\(error)") }
+      do throws(SystemError) { count = try epoll.wait(nanoseconds: patience()) } catch {
+        fatalError("\(error)")
+      }
       var called = false
-      var heard = false
+      // Faults first.
       for index in 0..<count {
         let tag = epoll.tag(index)
         if tag == 0 {
           called = true
-        } else if tag == Self.endpointTag {
-          heard = true
-        } else if let region = regions[Int(tag)] {
+        } else if tag < Self.endpointTag, let region = regions[Int(tag)] {
           serveFaults(of: region)
         }
       }
-      if !endpoints.isEmpty { serveEndpoints(heard: heard) }
+      if !endpoints.isEmpty { serveNetwork(ready: count) }
       if called { runCalls() }
     }
   }
-
-  private func waitForWork() throws(SystemError) -> Int {
-    guard let deadline = nextDeadline() else { return try epoll.wait() }
-    let now = monotonicNanoseconds()
-    return try epoll.wait(nanoseconds: deadline > now ? deadline - now : 0)
-  }
-
-  /// All sockets of endpoints: few, and asked one after the other.
-  private static let endpointTag = UInt64.max
-
-  func listen(to descriptor: OwnedDescriptor) throws(SystemError) {
-    try epoll.add(descriptor, .readable, tag: Self.endpointTag)
-  }
-
-  func ignore(_ descriptor: OwnedDescriptor) { epoll.remove(descriptor) }
 
   private func runCalls() {
     wake.clear()

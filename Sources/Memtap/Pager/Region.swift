@@ -41,6 +41,8 @@ final class Region: @unchecked Sendable {
   var arming: Arming?
   /// What clones of it asked for first.
   var workingSet = WorkingSet()
+  /// Its thread has served it: what a shim said of it is settled.
+  var isServed = false
   /// QEMU has ended.
   var isGone = false
   /// Why it must be ended: a fault of it waits that can not be served rightly.

@@ -22,14 +22,6 @@ final class Snapshot: @unchecked Sendable {
   let originName: String
   /// What the origin was cloned from, if it is a clone.
   let base: Snapshot?
-  /// Its origin is on another host, from where pages come.
-  var remote: RemoteSource?
-  /// Other hosts get its pages from here.
-  var served: ServedSnapshot?
-  /// Why the page that is being brought in is, and for each page why it was.
-  var arrival = PageArrival.touched
-  private(set) var arrivals: [PageArrival]
-  private(set) var samples = SampleLog()
   /// The next snapshot of the same origin that is still kept.
   var newer: Snapshot?
   /// VMs whose RAM is mapped on the cache.
@@ -47,6 +39,13 @@ final class Snapshot: @unchecked Sendable {
     set { states.lostReason = newValue }
   }
   var isLost: Bool { states.isLost }
+  /// Its origin is on another host: pages `atOrigin` are to be had there.
+  var remote: RemoteSource?
+  /// It is served to other hosts.
+  var service: PageService?
+  var history: ArrivalHistory
+  /// What its clones, here and on other hosts, asked for first.
+  var workingSet = WorkingSet()
   /// Pages `atOrigin`: they need the origin or a newer snapshot.
   var unsavedCount = 0
   /// Pages in the cache.
@@ -60,8 +59,9 @@ final class Snapshot: @unchecked Sendable {
   init(
     directory: String, thread: PagerThread, sequence: UInt64, states: PageStates, cache: MemoryFile,
     origin: Region?,
-    originName: String, base: Snapshot?
+    originName: String, base: Snapshot?, since: UInt64
   ) {
+    history = ArrivalHistory(since: since)
     self.directory = directory
     self.thread = thread
     self.sequence = sequence
@@ -71,7 +71,6 @@ final class Snapshot: @unchecked Sendable {
     self.origin = origin
     self.originName = originName
     self.base = base
-    arrivals = Array(repeating: .none, count: states.pageCount)
   }
 
   deinit { counters.deallocate() }
@@ -96,18 +95,8 @@ final class Snapshot: @unchecked Sendable {
     if states[page] == .atOrigin { unsavedCount -= 1 }
     if state == .present { presentCount += 1 }
     resolvedCount += 1
-    arrivals[page] = arrival
+    states.note(page, state == .zero ? .zero : thread.arrival)
     states[page] = state
-  }
-
-  /// Notes how far it is, for its history.
-  @inline(__always)
-  func sample(at now: UInt64) {
-    guard samples.isDue(now) else { return }
-    samples.add(
-      .init(
-        microseconds: 0, pagesPresent: UInt64(presentCount),
-        bytesReceived: remote?.bytesReceived ?? 0, faults: counters.faults), at: now)
   }
 
   /// No page needs its origin any more.

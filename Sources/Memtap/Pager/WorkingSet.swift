@@ -29,8 +29,10 @@ struct WorkingSet {
 extension PagerThread {
   /// A clone asked for a page that was not in the cache.
   @inline(__always)
-  func recordDemand(_ page: PageIndex, of snapshot: Snapshot) {
+  @discardableResult
+  func recordDemand(_ page: PageIndex, of snapshot: Snapshot) -> Bool {
     snapshot.origin?.workingSet.record(window: page / tuning.fetchWindow)
+    return snapshot.workingSet.record(window: page / tuning.fetchWindow)
   }
 
   /// Brings the working set of the origin's earlier clones into its new snapshot, a few windows at a time: faults are
@@ -41,13 +43,13 @@ extension PagerThread {
     let end = min(first + 8, windows.count)
     guard first < end else { return }
     let before = snapshot.resolvedCount
-    snapshot.arrival = .prefetched
     for window in windows[first..<end] {
-      let page = window * tuning.fetchWindow
-      do throws(PageTrouble) {
-        try resolve(.window(around: page, size: tuning.fetchWindow, end: snapshot.pageCount), of: snapshot)
-      } catch {
-        return
+      let pages = PageRange.window(
+        around: window * tuning.fetchWindow, size: tuning.fetchWindow, end: snapshot.pageCount)
+      arrival = .prefetched
+      do throws(PageTrouble) { try resolve(pages, of: snapshot) } catch {
+        guard case .pending = error else { return }
+        askAhead(pages, of: snapshot)
       }
     }
     snapshot.counters.pagesPrefetched += UInt64(snapshot.resolvedCount - before)

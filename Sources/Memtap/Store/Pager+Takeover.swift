@@ -46,6 +46,10 @@ extension Pager {
       $0.snapshots = snapshots
       $0.nextSequence = 1 + (snapshots.values.map(\.sequence).max() ?? 0)
     }
+    // Last: from here on the threads act on what other hosts say.
+    for thread in threads {
+      thread.perform { for snapshot in thread.snapshots { thread.reopenNetwork(of: snapshot) } }
+    }
   }
 
   func thread(forToken token: String) -> PagerThread {
@@ -80,43 +84,23 @@ extension Pager {
       }
       let origin = byToken[manifest.originToken]
       let snapshot = Snapshot(
-        directory: place,
-        thread: base?.thread ?? thread(forToken: manifest.remote == nil ? manifest.originToken : id),
+        directory: place, thread: base?.thread ?? thread(forToken: manifest.originToken),
         sequence: manifest.sequence,
-        states: states, cache: cache, origin: origin, originName: manifest.originName, base: base)
+        states: states, cache: cache, origin: origin, originName: manifest.originName, base: base,
+        since: manifest.since ?? monotonicNanoseconds())
       snapshot.id = id
       snapshot.recount()
-      if manifest.remote == nil {
-        newest[manifest.originToken]?.newer = snapshot
-        newest[manifest.originToken] = snapshot
-      }
-      resumeDistribution(snapshot, manifest)
+      newest[manifest.originToken]?.newer = snapshot
+      newest[manifest.originToken] = snapshot
       origin?.snapshots.append(snapshot)
       snapshots[id] = snapshot
-      families[id] =
-        manifest.base.flatMap { families[$0] } ?? (manifest.remote == nil ? manifest.originToken : id)
+      families[id] = manifest.base.flatMap { families[$0] } ?? manifest.originToken
     }
     for thread in threads {
       let kept = snapshots.values.filter { $0.thread === thread }
       thread.perform { thread.snapshots = kept }
     }
     return (snapshots, families)
-  }
-
-  /// Goes on serving at the same place, and asking of the same origin, as the earlier pager did.
-  private func resumeDistribution(_ snapshot: Snapshot, _ manifest: SnapshotManifest) {
-    guard !snapshot.isLost else { return }
-    snapshot.thread.perform { [self] in
-      do {
-        if let remote = manifest.remote {
-          try receive(snapshot, remote)
-        } else if let service = SnapshotFiles.readService(snapshot.directory) {
-          try serve(snapshot, address: service.address, transport: service.transport, again: service)
-        }
-      } catch {
-        snapshot.thread.loseAll(from: snapshot, "its pages can not be sent or received any more: \(error)")
-      }
-    }
   }
 
   private func adopt(_ region: Region, into base: Snapshot?, id: String) {

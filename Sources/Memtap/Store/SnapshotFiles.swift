@@ -7,7 +7,8 @@ import LinuxSystem
 ///
 ///     pages          the page cache, sparse
 ///     states         a byte a page, and what became of the snapshot (`PageStates`)
-///     manifest.json  what never changes (`SnapshotManifest`)
+///     manifest.json  what seldom changes (`SnapshotManifest`), replaced as a whole; the keys of its pages' way to other
+///                    hosts too, hence 0600
 ///
 /// A directory gets its name, and with it existence, by one rename at the commit.
 enum SnapshotFiles {
@@ -25,14 +26,14 @@ enum SnapshotFiles {
     }
   }
 
-  private static func service(_ directory: String) -> String { "\(directory)/served.json" }
-
-  /// Where a snapshot is served to other hosts. Holds its key; root only.
-  static func write(_ origin: PageOrigin, in directory: String) throws(SystemError) {
-    try replaceFile(service(directory), with: encodeManifest(origin))
+  /// Replaces the manifest: after a crash it is the old or the new one.
+  static func changeManifest(
+    _ directory: String, _ change: (inout SnapshotManifest) -> Void
+  ) throws(SystemError) {
+    var manifest = try readManifest(directory)
+    change(&manifest)
+    try replaceFile(Self.manifest(directory), with: encodeManifest(manifest))
   }
-
-  static func readService(_ directory: String) -> PageOrigin? { try? decode(service(directory)) }
 
   static func readManifest(_ directory: String) throws(SystemError) -> SnapshotManifest {
     try decode(Self.manifest(directory))
@@ -52,8 +53,12 @@ struct SnapshotManifest: Codable {
   var base: String?
   var ramBytes: UInt64
   var sequence: UInt64
-  /// Of a snapshot whose origin is on another host: from where its pages come. Holds its key.
+  /// When it came to this host, CLOCK_MONOTONIC nanoseconds.
+  var since: UInt64?
+  /// Its origin is on another host: all but its `existing`.
   var remote: RemoteSnapshot?
+  /// Other hosts get its pages there.
+  var served: PageOrigin?
 }
 
 /// What the pager keeps of a VM for its successor, in a file named by the token.

@@ -82,11 +82,13 @@ struct StatsListDocument: Encodable {
 
   var text: String {
     var table = Table(
-      "NAME", "KIND", "HOST", "TRANSPORT", "PAGES", "PRESENT", "FETCHED", "PREFETCHED", "SHARED", "FAULTS", "P50", "P99", "MAX",
+      "NAME", "KIND", "HOST", "TRANSPORT", "PAGES", "PRESENT", "FETCHED", "PREFETCHED", "SHARED", "FAULTS",
+      "P50", "P99", "MAX",
       "PRE-IMAGES")
     for one in stats {
       table.add(
-        one.name, one.kind, one.host, one.transport, "\(one.pagesTotal)", "\(one.pagesPresent)", "\(one.pagesFetched)",
+        one.name, one.kind, one.host, one.transport, "\(one.pagesTotal)", "\(one.pagesPresent)",
+        "\(one.pagesFetched)",
         "\(one.pagesPrefetched)", "\(one.pagesShared)", "\(one.faults)", Units.microseconds(one.faultUs.p50),
         Units.microseconds(one.faultUs.p99), Units.microseconds(one.faultUs.max), "\(one.preimagesSaved)")
     }

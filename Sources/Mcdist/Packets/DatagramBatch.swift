@@ -1,0 +1,108 @@
+import Crypto
+import GuestMemory
+import LinuxSystem
+
+/// Datagrams of pages to one endpoint, sealed one after the other and sent with one call: all of full size but the last.
+struct DatagramBatch: ~Copyable {
+  /// 44 datagrams of 1,400 bytes: as many as one call of a UDP socket takes in bytes.
+  static let datagramsMax = 44
+  private let bytes: UnsafeMutableRawPointer
+  private var used = 0
+  private var datagrams = 0
+  private var writer = PageWriter()
+  private let compressor = PageCompressor()
+  private let compressed: UnsafeMutableRawPointer
+  /// Sealed and in the making since the last `takeCost`.
+  private var cost = 0
+  private var accounted = 0
+  var isSegmenting = true
+  private(set) var datagramsSent: UInt64 = 0
+  private(set) var bytesSent: UInt64 = 0
+
+  init() {
+    bytes = .allocate(byteCount: Self.datagramsMax * PacketHeader.datagramBytesMax, alignment: 16)
+    compressed = .allocate(byteCount: PageCompressor.compressedMax, alignment: 16)
+  }
+  deinit {
+    bytes.deallocate()
+    compressed.deallocate()
+  }
+
+  var isEmpty: Bool { datagrams == 0 && writer.isEmpty }
+  /// Room for a page in any case: at most 5 datagrams are begun by one.
+  var hasRoom: Bool { datagrams + 5 <= Self.datagramsMax }
+
+  /// Puts a page in. `page`'s bytes nil: zeros.
+  mutating func add(
+    _ page: PageIndex, _ content: UnsafeRawPointer?, sealer: inout Sealer, echo: () -> RequestEcho?
+  ) {
+    guard let content, !PageCompressor.isZero(content) else {
+      while !writer.zeros(page) { close(&sealer, padded: true, echo()) }
+      return
+    }
+    let encoding: PageEncoding
+    let whole: UnsafeRawBufferPointer
+    if let count = compressor.compress(content, into: compressed) {
+      (encoding, whole) = (.lz4, UnsafeRawBufferPointer(start: compressed, count: count))
+    } else {
+      (encoding, whole) = (.raw, UnsafeRawBufferPointer(start: content, count: Page.bytes))
+    }
+    if encoding == .lz4, writer.same(page, as: whole, encoding) { return }
+    var offset = 0
+    while offset < whole.count {
+      let count = writer.part(page, encoding, whole, from: offset)
+      offset += count
+      if offset < whole.count { close(&sealer, padded: true, echo()) }
+    }
+  }
+
+  /// What `add` has cost since the last call, in bytes of UDP payload.
+  mutating func takeCost() -> Int {
+    let total = cost + (writer.isEmpty ? 0 : writer.used)
+    defer { accounted = total }
+    return max(0, total - accounted)
+  }
+
+  /// Seals what is in the making, and sends all. False: the socket is full; `flush` again later.
+  mutating func flush(
+    _ socket: DatagramSocket, to endpoint: DatagramEndpoint, sealer: inout Sealer, echo: () -> RequestEcho?
+  ) -> Bool {
+    if !writer.isEmpty { close(&sealer, padded: false, echo()) }
+    guard datagrams > 0 else { return true }
+    let all = UnsafeRawBufferPointer(start: bytes, count: used)
+    if isSegmenting && datagrams > 1 {
+      switch socket.send(all, segment: PacketHeader.datagramBytesMax, to: endpoint) {
+      case .full: return false
+      case .notSegmented: isSegmenting = false
+      case .done, .lost: return sent()
+      }
+    }
+    var at = 0
+    while at < used {
+      let end = min(at + PacketHeader.datagramBytesMax, used)
+      // What a full socket does not take in the middle is lost, and asked for again.
+      if socket.send(UnsafeRawBufferPointer(rebasing: all[at..<end]), to: endpoint) == .full, at == 0 {
+        return false
+      }
+      at = end
+    }
+    return sent()
+  }
+
+  private mutating func sent() -> Bool {
+    datagramsSent += UInt64(datagrams)
+    bytesSent += UInt64(used)
+    (used, datagrams, cost, accounted) = (0, 0, 0, 0)
+    return true
+  }
+
+  private mutating func close(_ sealer: inout Sealer, padded: Bool, _ echo: RequestEcho?) {
+    precondition(datagrams < Self.datagramsMax)
+    let body = writer.finish(echo: echo, padded: padded)
+    let count = sealer.seal(body, kind: .pages, into: bytes + used)
+    used += count
+    cost += count
+    datagrams += 1
+    writer.begin()
+  }
+}

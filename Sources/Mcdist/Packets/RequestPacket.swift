@@ -1,0 +1,61 @@
+/// The body of a request.
+///
+///     0        4          8              12      13     14     16            24              28
+///     | client | sequence | receive rate | flags | runs | zero | client time | round trip µs | runs × 8 bytes
+///     | u32    | u32      | u32, bytes/s | u8    | u8   | u16  | u64         | u32           |
+///
+///     run: | first page u32 | pages u16 | urgency u8 | retry u8 |
+///
+/// flags: bit 0 the client wants unicast; others are zero. runs: at most 64; none: a sign of life.
+package enum RequestPacket {
+  package static let headerBytes = 28
+  package static let runBytes = 8
+  package static let bytesMax = headerBytes + PageRequest.runsMax * runBytes
+
+  /// `body`: `bytesMax` long. The bytes written.
+  package static func write(_ request: PageRequest, to body: UnsafeMutableRawPointer) -> Int {
+    precondition(request.runs.count <= PageRequest.runsMax)
+    body.storeLittle(request.client, at: 0)
+    body.storeLittle(request.sequence, at: 4)
+    body.storeLittle(request.receiveRate, at: 8)
+    body.storeLittle(UInt8(request.wantsUnicast ? 1 : 0), at: 12)
+    body.storeLittle(UInt8(request.runs.count), at: 13)
+    body.storeLittle(UInt16(0), at: 14)
+    body.storeLittle(request.clientTime, at: 16)
+    body.storeLittle(request.roundTrip, at: 24)
+    var at = headerBytes
+    for run in request.runs {
+      body.storeLittle(run.first, at: at)
+      body.storeLittle(run.count, at: at + 4)
+      body.storeLittle(run.urgency.rawValue, at: at + 6)
+      body.storeLittle(UInt8(run.isRetry ? 1 : 0), at: at + 7)
+      at += runBytes
+    }
+    return at
+  }
+
+  /// Nil: malformed, or with pages that the snapshot has not.
+  package static func read(_ body: UnsafeRawBufferPointer, pageCount: Int) -> PageRequest? {
+    guard body.count >= headerBytes, body[12] <= 1, body.little(UInt16.self, at: 14) == 0 else { return nil }
+    let count = Int(body[13])
+    let client = body.little(UInt32.self, at: 0)
+    guard client != 0, count <= PageRequest.runsMax, body.count == headerBytes + count * runBytes else {
+      return nil
+    }
+    var runs: [PageRequest.Run] = []
+    runs.reserveCapacity(count)
+    for index in 0..<count {
+      let at = headerBytes + index * runBytes
+      let first = body.little(UInt32.self, at: at)
+      let pages = body.little(UInt16.self, at: at + 4)
+      guard let urgency = PageRequest.Urgency(rawValue: body[at + 6]), body[at + 7] <= 1, pages > 0,
+        Int(first) + Int(pages) <= pageCount
+      else { return nil }
+      runs.append(.init(first: first, count: pages, urgency: urgency, isRetry: body[at + 7] == 1))
+    }
+    return PageRequest(
+      client: client, sequence: body.little(UInt32.self, at: 4), receiveRate: body.little(UInt32.self, at: 8),
+      roundTrip: body.little(UInt32.self, at: 24), wantsUnicast: body[12] == 1,
+      clientTime: body.little(UInt64.self, at: 16), runs: runs)
+  }
+}

@@ -1,0 +1,54 @@
+/// What a client asks of the server.
+public struct PageRequest: Equatable, Sendable {
+  public enum Urgency: UInt8, Sendable, Comparable {
+    case demand = 0
+    case prefetch = 1
+    case push = 2
+    public static func < (left: Self, right: Self) -> Bool { left.rawValue < right.rawValue }
+  }
+
+  /// Consecutive pages.
+  public struct Run: Equatable, Sendable {
+    public var first: UInt32
+    public var count: UInt16
+    public var urgency: Urgency
+    /// Asked for before, and not come in time.
+    public var isRetry: Bool
+
+    public init(first: UInt32, count: UInt16, urgency: Urgency, isRetry: Bool = false) {
+      self.first = first
+      self.count = count
+      self.urgency = urgency
+      self.isRetry = isRetry
+    }
+  }
+
+  /// What fits a request.
+  public static let runsMax = 64
+
+  /// Random, of one run of a receiver; never 0.
+  public var client: UInt32
+  public var sequence: UInt32
+  /// Bytes a second, weighted average over ticks of 10 ms; 0: not known yet.
+  public var receiveRate: UInt32
+  /// From a request to its page, as the client has measured; microseconds, 0: not known yet.
+  public var roundTrip: UInt32
+  /// This client wants its pages by unicast.
+  public var wantsUnicast: Bool
+  /// The client's clock, given back by the server: any unit of the client's.
+  public var clientTime: UInt64
+  public var runs: [Run]
+
+  public init(
+    client: UInt32, sequence: UInt32, receiveRate: UInt32, roundTrip: UInt32, wantsUnicast: Bool,
+    clientTime: UInt64, runs: [Run]
+  ) {
+    self.client = client
+    self.sequence = sequence
+    self.receiveRate = receiveRate
+    self.roundTrip = roundTrip
+    self.wantsUnicast = wantsUnicast
+    self.clientTime = clientTime
+    self.runs = runs
+  }
+}

@@ -1,0 +1,43 @@
+import GuestMemory
+
+/// Figures of a server's behaviour. Bytes a second, nanoseconds.
+public struct ServerConfiguration: Sendable {
+  public var initialRate: Double = 64e6
+  public var floorRate: Double = 2e6
+  public var ceilingRate: Double = 4e9
+  /// Added each tick of 10 ms in which the limit was used.
+  public var growthPerTick: Double = 1e6
+  /// Identical requests so close to a sending are answered by it.
+  public var lockstepWindow: UInt64 = 2_000_000
+  public var lockstepWindowMax: UInt64 = 100_000_000
+  public var clientsMax = 4096
+  /// Of one client by unicast.
+  public var queuedMax = 4096
+  public var transport = TransportMode.auto
+  /// Sent to each new client first.
+  public var workingSet: [PageRange] = []
+
+  public init() {}
+}
+
+public struct ServerMachineCounters: Sendable, Equatable {
+  /// Pages asked for, one for each page and client.
+  public var requests: UInt64 = 0
+  public var served: UInt64 = 0
+  public var lockstepSuppressed: UInt64 = 0
+  public var retransmitted: UInt64 = 0
+  public init() {}
+}
+
+/// A page to be sent.
+public struct Transmission: Equatable, Sendable {
+  public enum Destination: Hashable, Sendable {
+    case multicast
+    case unicast(client: UInt32)
+  }
+  public var page: PageIndex
+  public var to: Destination
+  public var urgency: PageRequest.Urgency
+  /// The page has been sent there before.
+  public var isRetransmission: Bool
+}

@@ -1,0 +1,265 @@
+import GuestMemory
+import Mcdist
+
+/// One server and its clients on a network in simulated time: the protocol's own state machines, chance from a seed.
+/// A page is one packet. Deterministic: the same plan gives the same run.
+public struct SimulationPlan: Sendable {
+  public var pages = 512
+  public var clients = 4
+  public var seed: UInt64 = 1
+  /// Of each packet and receiver.
+  public var loss = 0.0
+  public var duplication = 0.0
+  /// Comes up to 5 ms late.
+  public var reordering = 0.0
+  /// One way, nanoseconds.
+  public var latency: UInt64 = 50_000
+  /// The server's link, bytes a second; it keeps 2 MB, what is more is lost.
+  public var linkRate = 1e9
+  /// This client's own link; beyond it packets are lost. Nil: as fast as the server's.
+  public var slow: (client: Int, rate: Double)?
+  /// Clients that no multicast reaches.
+  public var withoutMulticast: Set<Int> = []
+  /// Hears and says nothing in this time.
+  public var cutOff: [Int: Range<UInt64>] = [:]
+  public var serverRestart: UInt64?
+  /// Says this as its receive rate, and each request twenty times as retries.
+  public var liar: (client: Int, rate: UInt32)?
+  /// Demands pages one after the other; the others prefetch all.
+  public var demanding: Set<Int> = []
+  public var server = ServerConfiguration()
+  public var client = ClientConfiguration()
+  public static let pageBytes = 4300
+  public init() {}
+}
+
+public final class Simulation {
+  private enum Event {
+    case request(PageRequest)
+    case page(client: Int, page: PageIndex, counter: UInt64?)
+    case multicast(page: PageIndex, counter: UInt64)
+    case wakeServer
+    case wakeClient(Int)
+    case restart
+  }
+  public let plan: SimulationPlan
+  public private(set) var now: UInt64 = 1_000_000
+  private var random: SimulationRandom
+  private var events = Heap<Event>()
+  public private(set) var server: ServerMachine
+  public private(set) var clients: [ClientMachine] = []
+  private var indices: [UInt32: Int] = [:]
+  private var serverInstance: UInt64 = 1
+  private var counter: UInt64 = 0
+  private var linkFree: UInt64 = 0
+  private var slowFree: UInt64 = 0
+  private var serverWake = UInt64.max
+  private var clientWakes: [UInt64]
+  /// What happened.
+  public private(set) var missing: [Int]
+  public private(set) var finishedAt: [UInt64?]
+  public private(set) var newTwice = 0
+  private var has: [[Bool]]
+  public private(set) var bytesSent = 0
+  public private(set) var packetsSent = 0
+  public private(set) var servedBefore = ServerMachineCounters()
+  public private(set) var requestPackets = 0
+  public private(set) var rates: [(time: UInt64, bytesPerSecond: Double)] = []
+  public private(set) var ratesByUnicast = 0
+
+  public init(_ plan: SimulationPlan) {
+    self.plan = plan
+    random = SimulationRandom(state: plan.seed)
+    server = ServerMachine(pageCount: plan.pages, configuration: plan.server)
+    clientWakes = Array(repeating: .max, count: plan.clients)
+    missing = Array(repeating: plan.pages, count: plan.clients)
+    finishedAt = Array(repeating: nil, count: plan.clients)
+    has = Array(repeating: Array(repeating: false, count: plan.pages), count: plan.clients)
+    for index in 0..<plan.clients {
+      let machine = ClientMachine(pageCount: plan.pages, configuration: plan.client, seed: random.next())
+      indices[machine.clientIdentifier] = index
+      clients.append(machine)
+      if plan.demanding.contains(index) {
+        clients[index].demand(0..<1, now: now)
+      } else {
+        clients[index].prefetch(0..<plan.pages, now: now)
+      }
+      wakeClient(index, at: now + random.next() % 1_000_000)
+    }
+    if let restart = plan.serverRestart { events.push(restart, .restart) }
+  }
+
+  public var isDone: Bool { missing.allSatisfy { $0 == 0 } }
+
+  /// Until all clients have all pages, or `limit` of simulated time. True: they have.
+  public func run(limit: UInt64) -> Bool {
+    while !isDone, let (time, event) = events.pop() {
+      now = max(now, time)
+      if now > limit { return false }
+      handle(event)
+    }
+    return isDone
+  }
+
+  private func handle(_ event: Event) {
+    switch event {
+    case .request(let request):
+      server.receive(request, now: now)
+      serve()
+    case .page(let client, let page, let counter): deliver(page, to: client, counter: counter)
+    case .multicast(let page, let counter):
+      for client in 0..<plan.clients where !plan.withoutMulticast.contains(client) {
+        transit(page, to: client, counter: counter)
+      }
+    case .wakeServer:
+      serverWake = .max
+      serve()
+    case .wakeClient(let client):
+      clientWakes[client] = .max
+      ask(client)
+    case .restart:
+      servedBefore = server.counters
+      server = ServerMachine(pageCount: plan.pages, configuration: plan.server)
+      serverInstance += 1
+      counter = 0
+    }
+  }
+
+  private func serve() {
+    while let transmission = server.next(now: now) {
+      server.sent(bytes: SimulationPlan.pageBytes, pages: 1, now: now)
+      bytesSent += SimulationPlan.pageBytes
+      packetsSent += 1
+      if packetsSent % 256 == 0 { rates.append((now, server.rateLimitBytesPerSecond)) }
+      linkFree = max(linkFree, now) + UInt64(Double(SimulationPlan.pageBytes) / plan.linkRate * 1e9)
+      let isKept = Double(linkFree - now) / 1e9 * plan.linkRate < 2e6
+      switch transmission.to {
+      case .multicast:
+        if isKept {
+          events.push(linkFree + plan.latency, .multicast(page: transmission.page, counter: counter))
+        }
+        counter += 1
+      case .unicast(let id):
+        ratesByUnicast += 1
+        guard isKept, let client = indices[id] else { continue }
+        guard random.unit() >= plan.loss else { continue }
+        events.push(linkFree + plan.latency, .page(client: client, page: transmission.page, counter: nil))
+      }
+      if !isKept { linkFree -= UInt64(Double(SimulationPlan.pageBytes) / plan.linkRate * 1e9) }
+    }
+    if let deadline = server.nextDeadline(now: now), deadline < serverWake {
+      serverWake = max(deadline, now + 1)
+      events.push(serverWake, .wakeServer)
+    }
+  }
+
+  /// One receiver's share of a multicast packet.
+  private func transit(_ page: PageIndex, to client: Int, counter: UInt64) {
+    if plan.loss > 0, random.unit() < plan.loss { return }
+    if plan.duplication > 0, random.unit() < plan.duplication {
+      events.push(now + random.next() % 1_000_000, .page(client: client, page: page, counter: counter))
+    }
+    if plan.reordering > 0, random.unit() < plan.reordering {
+      events.push(now + random.next() % 5_000_000, .page(client: client, page: page, counter: counter))
+      return
+    }
+    deliver(page, to: client, counter: counter)
+  }
+
+  private func deliver(_ page: PageIndex, to client: Int, counter: UInt64?) {
+    if let cut = plan.cutOff[client], cut.contains(now) { return }
+    if let slow = plan.slow, slow.client == client {
+      guard Double(max(slowFree, now) - now) / 1e9 * slow.rate < 256e3 else { return }
+      slowFree = max(slowFree, now) + UInt64(Double(SimulationPlan.pageBytes) / slow.rate * 1e9)
+    }
+    clients[client].heard(
+      bytes: SimulationPlan.pageBytes, multicast: counter.map { (serverInstance, $0) }, now: now)
+    if case .new = clients[client].received(page, now: now) {
+      if has[client][page] { newTwice += 1 }
+      has[client][page] = true
+      missing[client] -= 1
+      if missing[client] == 0 { finishedAt[client] = now }
+      if plan.demanding.contains(client), let next = has[client].firstIndex(of: false) {
+        clients[client].demand(next..<next + 1, now: now)
+      }
+    }
+    ask(client)
+  }
+
+  private func ask(_ client: Int) {
+    if let deadline = clients[client].nextDeadline(now: now), deadline <= now {
+      while var request = clients[client].nextRequest(now: now) {
+        var copies = 1
+        if let liar = plan.liar, liar.client == client {
+          request.receiveRate = liar.rate
+          for index in request.runs.indices { request.runs[index].isRetry = true }
+          copies = 20
+        }
+        requestPackets += copies
+        if let cut = plan.cutOff[client], cut.contains(now) { continue }
+        for _ in 0..<copies where random.unit() >= plan.loss {
+          events.push(now + plan.latency + random.next() % 20_000, .request(request))
+        }
+      }
+    }
+    if let deadline = clients[client].nextDeadline(now: now) { wakeClient(client, at: deadline) }
+  }
+
+  private func wakeClient(_ client: Int, at time: UInt64) {
+    guard time < clientWakes[client] else { return }
+    clientWakes[client] = max(time, now + 1)
+    events.push(clientWakes[client], .wakeClient(client))
+  }
+}
+
+struct SimulationRandom {
+  var state: UInt64
+  mutating func next() -> UInt64 {
+    state &+= 0x9e37_79b9_7f4a_7c15
+    var z = state
+    z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+    z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+    return z ^ (z >> 31)
+  }
+  /// 0 ..< 1
+  mutating func unit() -> Double { Double(next() >> 11) / Double(1 << 53) }
+}
+
+/// A binary heap by time, first in first out among equals.
+struct Heap<Element> {
+  private var items: [(time: UInt64, order: UInt64, element: Element)] = []
+  private var order: UInt64 = 0
+
+  mutating func push(_ time: UInt64, _ element: Element) {
+    order += 1
+    items.append((time, order, element))
+    var at = items.count - 1
+    while at > 0, isBefore(at, (at - 1) / 2) {
+      items.swapAt(at, (at - 1) / 2)
+      at = (at - 1) / 2
+    }
+  }
+
+  mutating func pop() -> (UInt64, Element)? {
+    guard let first = items.first else { return nil }
+    let last = items.removeLast()
+    if !items.isEmpty {
+      items[0] = last
+      var at = 0
+      while true {
+        var least = at
+        for child in [2 * at + 1, 2 * at + 2] where child < items.count && isBefore(child, least) {
+          least = child
+        }
+        if least == at { break }
+        items.swapAt(at, least)
+        at = least
+      }
+    }
+    return (first.time, first.element)
+  }
+
+  private func isBefore(_ left: Int, _ right: Int) -> Bool {
+    (items[left].time, items[left].order) < (items[right].time, items[right].order)
+  }
+}

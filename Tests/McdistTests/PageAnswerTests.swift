@@ -1,2 +1,0 @@
-import Mcdist
-import Testing
