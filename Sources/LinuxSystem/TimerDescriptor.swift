@@ -12,7 +12,8 @@ public struct TimerDescriptor: Sendable {
 
   /// Readable from `deadline` on (nanoseconds of CLOCK_MONOTONIC; one that has passed: at once); nil: never.
   public func set(_ deadline: UInt64?) {
-    _ = clinux_timerfd_set(descriptor.raw, deadline.map { max($0, 1) } ?? 0)  // fails for a bad descriptor only
+    // Fails for a bad descriptor only.
+    _ = clinux_timerfd_set(descriptor.raw, deadline.map { max($0, 1) } ?? 0)
   }
 
   /// Takes the expiry back. False: there was none.

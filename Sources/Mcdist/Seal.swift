@@ -20,7 +20,8 @@ private func nonce(_ counter: UInt64) -> AES.GCM.Nonce {
   var bytes: (UInt32, UInt32, UInt32) = (
     0, UInt32(truncatingIfNeeded: counter), UInt32(truncatingIfNeeded: counter >> 32)
   )
-  return withUnsafeBytes(of: &bytes) { try! AES.GCM.Nonce(data: $0) }  // throws for a length other than 12 only
+  // Throws for a length other than 12 only.
+  return withUnsafeBytes(of: &bytes) { try! AES.GCM.Nonce(data: $0) }
 }
 
 private func borrowed(_ bytes: UnsafeRawBufferPointer) -> Data {
