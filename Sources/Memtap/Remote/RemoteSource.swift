@@ -14,12 +14,12 @@ final class RemoteSource {
   private var thread: PagerThread { snapshot.thread }
   private(set) var isPushed: Bool
   /// Nil: every page is here, or none will come any more.
-  private var receiver: PageReceiver?
+  private(set) var receiver: PageReceiver?
   /// The receiver's sockets, kept in use until its turn has ended.
   private(set) var descriptors: [OwnedDescriptor] = []
   /// What earlier receivers counted, and the way of transport of the last one.
-  private var earlierCounters = PageReceiver.Counters()
-  private var finalTransport = ("", "")
+  private(set) var earlierCounters = PageReceiver.Counters()
+  private(set) var finalTransport = ("", "")
   private(set) var pagesPushed: UInt64 = 0
   /// From a fault to its wake.
   var faultTime = LatencyHistogram()
@@ -263,42 +263,5 @@ extension RemoteSource: NetworkEndpoint {
     waiters.removeAll()
     awaited.removeAll()
     if isPushedWhole { thread.events.post(.whole(snapshot: snapshot.id)) }
-  }
-}
-
-// MARK: What is counted
-
-extension RemoteSource {
-  func count(into counters: inout DistributionCounters) {
-    let seen = counted
-    counters.bytesReceived += seen.bytesReceived
-    counters.requests += seen.requests
-    counters.dropped += seen.dropped
-    counters.pagesPushed += pagesPushed
-    counters.transport = receiver?.transport.rawValue ?? finalTransport.0
-    counters.transportReason = receiver?.transportReason ?? finalTransport.1
-    counters.remoteFaultMicroseconds = faultTime.summary
-  }
-
-  var bytesReceived: UInt64 { counted.bytesReceived }
-
-  private var counted: PageReceiver.Counters {
-    var sum = earlierCounters
-    guard let now = receiver?.counters else { return sum }
-    sum.bytesReceived += now.bytesReceived
-    sum.requests += now.requests
-    sum.dropped += now.dropped
-    return sum
-  }
-}
-
-extension TransportMode {
-  init(_ transport: PageTransport) {
-    self =
-      switch transport {
-      case .auto: .auto
-      case .unicast: .unicast
-      case .multicast: .multicast
-      }
   }
 }
