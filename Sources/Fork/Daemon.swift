@@ -130,6 +130,7 @@ public struct Daemon: Sendable {
     try await service.adopt()
     let listener = PeerListener(service: service, version: Self.version)
     do { try await listener.open() } catch { log.error("other hosts can not reach this one: \(error)") }
+    await cluster.greetOnce(within: .seconds(1))
     await cluster.greet()
 
     let (stop, stopContinuation) = AsyncStream.makeStream(of: Void.self)

@@ -19,6 +19,7 @@ extension ForkService {
     for record in ticketRecords { tickets[record.id] = Reservation(record: record) }
     for exit in exits { tickets[exit.ticket]?.exits[exit.vmid] = exit }
     for record in records { guests[record.name] = Guest(record: record, knownTickets: nil) }
+    unreported = Set(records.filter { $0.home != nil && $0.state == .ended }.map(\.name))
 
     await adoptSnapshots()
     await undoInterrupted()
@@ -37,18 +38,18 @@ extension ForkService {
   private func adoptSnapshots() async {
     guard let known = try? await memtap.run({ try $0.status().snapshots }) else { return }
     for (id, record) in snapshots where !known.contains(id) {
-      if record.kept {
+      if record.kept, record.home == nil {
         snapshots[id]?.lost = "its pages were in memory and the host or the pager's files are gone"
       } else {
-        snapshots[id] = nil
-        await persist("the end of snapshot \(id)") { try await self.store.delete(snapshot: id) }
+        await forgetSnapshot(id)
       }
     }
     for id in known where snapshots[id] == nil { await release(id) }
   }
 
+  /// Those on other hosts are their daemons' affair: hello tells which are left.
   private func adoptMachines(_ running: [String: MachineStatus]) async {
-    for (name, guest) in guests where !guest.record.state.isOver {
+    for (name, guest) in guests where !guest.record.state.isOver && guest.record.host == nil {
       guard let machine = running[name] else {
         let reason = "it ended while no daemon ran"
         if guest.record.role == .clone {

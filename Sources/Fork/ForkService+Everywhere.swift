@@ -26,7 +26,23 @@ extension ForkService {
     }
   }
 
+  /// Of a clone of ours whose host does not answer only that is known.
   func vmsElsewhere(all: Bool) async -> [Snowfork_V1_VM] {
+    let told = await toldVMs(all: all)
+    let names = Set(told.map(\.name))
+    let silent = guests.values.map(\.record).filter {
+      $0.host != nil && $0.state == .running && !names.contains($0.name)
+    }
+    return told
+      + silent.sorted { $0.name.localizedStandardCompare($1.name) == .orderedAscending }.map { record in
+        var vm = VMView(record: record, pid: 0, presentBytes: 0, privateBytes: 0).wire(host: "")
+        vm.state = "unknown"
+        vm.reason = "host \(vm.host) does not answer"
+        return vm
+      }
+  }
+
+  private func toldVMs(all: Bool) async -> [Snowfork_V1_VM] {
     await askOthers { connection in
       try await connection.snowfork.listVMs(
         .with {

@@ -60,6 +60,8 @@ extension ForkService {
       guard known.home == header.home else {
         throw ForkError(.exists, "cannot take snapshot \(id): this host has one of that name.")
       }
+      if let lost = known.lost { throw ForkError(.failed, "cannot take snapshot \(id) again: \(lost).") }
+      snapshots[id]?.kept = true
       return
     }
     guard descriptor.count == Int(header.descriptorBytes), let own = await cluster.own else {
@@ -182,6 +184,10 @@ extension ForkService {
         unreported.remove(name)
         continue
       }
+      guard await cluster.isEnrolled(home) else {
+        await settle(name)
+        continue
+      }
       guard record.state == .ended, let connection = try? await cluster.reach(home) else { continue }
       let vmids = record.vmid..<record.vmid + record.processes
       let ends = vmids.map { vmid in
@@ -217,10 +223,6 @@ extension ForkService {
 
 /// What follows from other hosts' coming and going.
 extension ForkService: Cluster.Observer {
-  func helloFor(_ name: String) -> [String] {
-    Array(Set(guests.values.filter { $0.record.host == name }.compactMap(\.record.ticket)))
-  }
-
   func peerIsUp(_ name: String, _ reply: Snowfork_V1_HelloReply, isNew: Bool) async {
     await reportEnds()
     // What is there of ours that we have given up meanwhile.
@@ -237,7 +239,14 @@ extension ForkService: Cluster.Observer {
           $0.forget = true
         })
     }
-    for id in reply.foreignSnapshots where snapshots[id] == nil { await drop(id, on: name, from: home) }
+    for id in reply.foreignSnapshots {
+      if snapshots[id] == nil {
+        await drop(id, on: name, from: home)
+      } else if deliveries[id]?[name] == nil {
+        // An earlier daemon of ours brought it there.
+        deliveries[id, default: [:]][name] = Task {}
+      }
+    }
     // What ended there while we were away.
     let alive = Set(reply.foreignClones)
     for (clone, guest) in guests
@@ -261,8 +270,10 @@ extension ForkService: Cluster.Observer {
     }
     for (id, snapshot) in snapshots where snapshot.home == name {
       try? await memtap.run { try $0.originGone(snapshot: id, reason: "the host does not answer") }
-      if liveClones(of: id).isEmpty { await dropForeign(id, home: name, gone: "") }
+      snapshots[id]?.kept = false
+      await release(id)
     }
     for id in deliveries.keys { deliveries[id]?[name] = nil }
+    await removeUnusedSnapshots()
   }
 }

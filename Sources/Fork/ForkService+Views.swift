@@ -45,18 +45,20 @@ extension ForkService {
     }
   }
 
+  /// Of this host's VMs; another host's ticket is shown there.
   func ticketViews() -> [Snowfork_V1_Ticket] {
-    tickets.values.sorted { $0.record.createdUnix < $1.record.createdUnix }.map { ticket in
-      .with {
-        $0.ticket = ticket.record.id
-        $0.parent = ticket.record.parent
-        $0.snapshot = ticket.record.snapshot ?? ""
-        $0.state = isFinished(ticket.record.id) ? "finished" : ticket.record.state.rawValue
-        $0.requested = UInt32(ticket.record.requested)
-        $0.granted = UInt32(ticket.record.granted)
-        $0.alive = UInt32(machines(of: ticket.record.id).count { $0.state != .ended })
+    tickets.values.filter { $0.record.home == nil }.sorted { $0.record.createdUnix < $1.record.createdUnix }
+      .map { ticket in
+        .with {
+          $0.ticket = ticket.record.id
+          $0.parent = ticket.record.parent
+          $0.snapshot = ticket.record.snapshot ?? ""
+          $0.state = isFinished(ticket.record.id) ? "finished" : ticket.record.state.rawValue
+          $0.requested = UInt32(ticket.record.requested)
+          $0.granted = UInt32(ticket.record.granted)
+          $0.alive = UInt32(machines(of: ticket.record.id).count { $0.state != .ended })
+        }
       }
-    }
   }
 
   private static let outcomeLimit = 64

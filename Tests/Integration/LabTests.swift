@@ -44,6 +44,7 @@ struct LabTests {
 
   @Test("Pages travel by multicast, once for all; by unicast when it is asked for")
   func transports() throws {
+    var sent: [Int] = []
     for transport in ["multicast", "unicast"] {
       let fork: ForkDocument = try host.document("fork", "dev", "-n", "6", "--transport", transport)
       defer {
@@ -51,11 +52,12 @@ struct LabTests {
         _ = try? host.sfctl("join", fork.ticket)
       }
       let stats = try host.stats(fork.ticket)
-      #expect(stats.mcdist.requests >= stats.mcdist.served)
-      #expect(stats.mcdist.served > 0 && stats.mcdist.bytesSent > 0)
-      if transport == "multicast" { #expect(stats.mcdist.lockstepSuppressed > 0) }
+      #expect(stats.mcdist.requests > 0 && stats.mcdist.served > 0)
       #expect(stats.remoteFaultUs.p50 > 0)
+      if transport == "multicast" { #expect(stats.mcdist.lockstepSuppressed > 0) }
+      sent.append(stats.mcdist.bytesSent)
     }
+    #expect(sent[0] < sent[1])
   }
 
   @Test("A host that was cut off for 10 s goes on where it was")
@@ -105,17 +107,16 @@ struct LabTests {
 struct LabFailureTests {
   private let host: TestHost
 
-  init() throws { host = try #require(TestHost.here) }
+  init() throws {
+    host = try #require(TestHost.here)
+    try host.device()
+  }
 
   @Test("A host dies: its clones are lost, with the reason, and the others go on")
   func hostDies() throws {
-    try host.device()
     let fork: ForkDocument = try host.document("fork", "dev", "-n", "3")
     host.killHost("h3")
-    #expect(
-      eventually(seconds: 60) {
-        (try? host.vms().count { $0.role == "clone" && $0.state == "running" }) == 2
-      })
+    #expect(eventually(seconds: 60) { (try? host.vms().contains { $0.name == "dev.3" }) == false })
     for clone in fork.clones where clone.host != "h3" {
       #expect(try host.inside(clone.name, "hostname") == clone.name + "\n")
     }
@@ -143,11 +144,26 @@ struct LabFailureTests {
 
   @Test("A host that is removed, and one that was never enrolled, are refused")
   func refused() throws {
-    let outcome = try host.sfctl("fork", "dev", "-n", "1", "--host", "h9")
-    #expect(outcome.status != 0)
+    let member = try host.on("h3", "exec", "dev", "--", "hostname")
+    #expect(member.text == "mini\n", "\(member.error)")
+    #expect(try host.sfctl("fork", "dev", "-n", "1", "--host", "h9").status == 3)
     #expect(try host.sfctl("host", "rm", "h3").status == 0)
     #expect(try host.sfctl("host", "rm", "h3").status == 3)
-    let list = try host.on("h3", "host", "ls")
-    #expect(list.text.contains("h3"))
+    #expect(try host.on("h3", "exec", "dev", "--", "hostname").status != 0)
+    #expect(try host.sfctl("fork", "dev", "-n", "1", "--host", "h3").status == 3)
+
+    // Without a certificate no call is answered, nor with one of another authority.
+    let address = try #require(try host.hostAddress("h1"))
+    let key = host.directory + "/stranger.key", certificate = host.directory + "/stranger.pem"
+    let script = """
+      openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=h2 \
+        -keyout \(key) -out \(certificate) 2>/dev/null
+      for identity in '' '-key \(key) -cert \(certificate)'; do
+        (printf 'PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n'; sleep 2) |
+          openssl s_client $identity -connect \(address) -alpn h2 2>&1 | grep -o 'tls[a-z0-9 ]* alert[a-z ]*'
+      done
+      """
+    let outcome = try host.start(["lab", "exec", "h2", "--", "sh", "-c", script]).wait()
+    #expect(outcome.lines.count == 2, "\(outcome.text)\(outcome.error)")
   }
 }

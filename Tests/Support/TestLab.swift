@@ -32,6 +32,19 @@ extension TestHost {
     return [lab.bridge] + lab.hosts.map(\.namespace)
   }
 
+  /// Where a host's daemon is called by others: address:port.
+  public func hostAddress(_ name: String) throws -> String? {
+    struct Document: Decodable {
+      struct Host: Decodable {
+        var name: String
+        var address: String
+      }
+      var hosts: [Host]
+    }
+    let document: Document = try document("host", "ls")
+    return document.hosts.first { $0.name == name }?.address
+  }
+
   /// Runs sfctl on a host of the lab.
   @discardableResult
   public func on(_ host: String, _ arguments: String...) throws -> Command.Outcome {

@@ -10,6 +10,8 @@ struct PeerAPI: Snowfork_V1_Peer.SimpleServiceProtocol {
 
   func hello(request: Snowfork_V1_HelloRequest, context: ServerContext) async throws -> Snowfork_V1_HelloReply
   {
+    try check(request.host, context)
+    await service.cluster.heard(from: request.host)
     for member in request.members { await service.cluster.merge(ClusterMember(member)) }
     return await service.helloReply(to: request.host, version: version)
   }
@@ -17,7 +19,8 @@ struct PeerAPI: Snowfork_V1_Peer.SimpleServiceProtocol {
   func startSlots(
     request: Snowfork_V1_StartSlotsRequest, context: ServerContext
   ) async throws -> Snowfork_V1_StartSlotsReply {
-    try await asStatus { try await service.startSlots(request) }
+    try check(request.home, context)
+    return try await asStatus { try await service.startSlots(request) }
   }
 
   func deliverSnapshot(
@@ -28,7 +31,9 @@ struct PeerAPI: Snowfork_V1_Peer.SimpleServiceProtocol {
       var descriptor = Data()
       for try await message in request {
         switch message.kind {
-        case .header(let first): header = first
+        case .header(let first):
+          try check(first.home, context)
+          header = first
         case .descriptorChunk(let bytes):
           descriptor.append(bytes)
           guard descriptor.count <= 1 << 30 else {
@@ -47,6 +52,7 @@ struct PeerAPI: Snowfork_V1_Peer.SimpleServiceProtocol {
     request: Snowfork_V1_ActivateRequest, response: RPCWriter<Snowfork_V1_ActivateReply>,
     context: ServerContext
   ) async throws {
+    try check(request.home, context)
     try await asStatus {
       try await service.activate(request) { reply in try? await response.write(reply) }
     }
@@ -55,6 +61,7 @@ struct PeerAPI: Snowfork_V1_Peer.SimpleServiceProtocol {
   func endClones(
     request: Snowfork_V1_EndClonesRequest, context: ServerContext
   ) async throws -> Snowfork_V1_EndClonesReply {
+    try check(request.home, context)
     let ended = await service.endForeign(request.names, home: request.home, reason: request.reason)
     return .with { $0.ended = UInt32(ended) }
   }
@@ -62,6 +69,7 @@ struct PeerAPI: Snowfork_V1_Peer.SimpleServiceProtocol {
   func reportEnds(
     request: Snowfork_V1_ReportEndsRequest, context: ServerContext
   ) async throws -> Snowfork_V1_ReportEndsReply {
+    try check(request.host, context)
     for end in request.ends { await service.ended(end, on: request.host) }
     return .init()
   }
@@ -69,8 +77,15 @@ struct PeerAPI: Snowfork_V1_Peer.SimpleServiceProtocol {
   func dropSnapshot(
     request: Snowfork_V1_DropSnapshotRequest, context: ServerContext
   ) async throws -> Snowfork_V1_DropSnapshotReply {
+    try check(request.home, context)
     await service.dropForeign(request.snapshot, home: request.home, gone: request.goneReason)
     return .init()
+  }
+
+  /// A member speaks for itself only.
+  private func check(_ host: String, _ context: ServerContext) throws(RPCError) {
+    guard PeerListener.caller(context) != host else { return }
+    throw RPCError(code: .permissionDenied, message: "a host can not speak for \(host).")
   }
 
   private func asStatus<T>(_ body: () async throws -> T) async throws -> T {
@@ -94,7 +109,7 @@ extension ForkService {
       $0.instance = cluster.instance
       $0.reservedBytes = load.reservedBytes
       $0.vcpusInUse = UInt32(load.vcpusInUse)
-      $0.foreignSnapshots = snapshots.values.filter { $0.home == peer }.map(\.id)
+      $0.foreignSnapshots = snapshots.values.filter { $0.home == peer && $0.kept }.map(\.id)
       $0.foreignClones = guests.values.map(\.record).filter { $0.home == peer && !$0.state.isOver }.map(
         \.name)
     }

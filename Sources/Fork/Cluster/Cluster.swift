@@ -5,7 +5,7 @@ import Logging
 import Wire
 
 /// The hosts that this one works with. Each says hello to each other every two seconds; lists of members are
-/// exchanged with it, the newer entry of a name wins. A host that has not answered for `downAfter` is down.
+/// exchanged with it, the newer entry of a name wins. A host that was not heard for `downAfter` is down.
 actor Cluster {
   static let helloInterval = Duration.seconds(2)
   static let downAfter = Duration.seconds(15)
@@ -14,16 +14,20 @@ actor Cluster {
   /// A host as its last hello described it.
   struct Peer: Sendable {
     var info = Snowfork_V1_HelloReply()
-    var lastAnswer: ContinuousClock.Instant?
-    var isUp = false
+    /// Its last answer or call.
+    var heard = ContinuousClock.now
+    var state = State.unknown
     var instance: UInt64 = 0
+
+    /// Unknown: it has not answered yet since this daemon started.
+    enum State: Sendable { case unknown, up, down }
+    var isUp: Bool { state == .up }
   }
 
   /// What follows from a host's coming and going.
   protocol Observer: AnyObject, Sendable {
     func peerIsUp(_ name: String, _ reply: Snowfork_V1_HelloReply, isNew: Bool) async
     func peerIsDown(_ name: String) async
-    func helloFor(_ name: String) async -> [String]
   }
 
   let files: ClusterFiles
@@ -33,6 +37,8 @@ actor Cluster {
   private(set) var identity: ClusterFiles.Identity?
   private(set) var peers: [String: Peer] = [:]
   private var connections: [String: PeerConnection] = [:]
+  /// Of their own, so that a hello does not wait behind a descriptor on a network that loses packets.
+  private var greetings: [String: PeerConnection] = [:]
   private var greeters: [String: Task<Void, Never>] = [:]
   private weak var observer: (any Observer)?
   let instance = UInt64.random(in: 1...UInt64.max)
@@ -161,38 +167,53 @@ actor Cluster {
     }
   }
 
+  /// One hello to each, so that what is asked of a daemon that has just started is not asked in vain.
+  func greetOnce(within limit: Duration) async {
+    await withTaskGroup(of: Void.self) { group in
+      for member in others { group.addTask { await self.hello(member.name, timeout: limit) } }
+    }
+  }
+
   private func drop(_ name: String) {
     greeters.removeValue(forKey: name)?.cancel()
     connections.removeValue(forKey: name)?.close()
+    greetings.removeValue(forKey: name)?.close()
     let wasUp = peers.removeValue(forKey: name)?.isUp == true
     if wasUp, let observer { Task { await observer.peerIsDown(name) } }
   }
 
-  private func hello(_ name: String) async {
-    guard let connection = try? connection(to: name) else { return }
-    if peers[name] == nil { peers[name] = Peer(lastAnswer: .now) }
-    var request = Snowfork_V1_HelloRequest()
-    request.host = host
-    request.instance = instance
-    request.members = members.values.map(\.wire)
-    request.homeTickets = await observer?.helloFor(name) ?? []
+  private func hello(_ name: String, timeout: Duration = .seconds(5)) async {
+    if peers[name] == nil { peers[name] = Peer() }
     do {
       var options = CallOptions.defaults
-      options.timeout = .seconds(5)
-      let reply = try await connection.peer.hello(request, options: options)
+      options.timeout = timeout
+      let reply = try await greeting(to: name).peer.hello(await helloRequest(), options: options)
       for member in reply.members { merge(ClusterMember(member)) }
-      let isNew = peers[name]?.isUp != true || peers[name]?.instance != reply.instance
-      peers[name] = Peer(info: reply, lastAnswer: .now, isUp: true, instance: reply.instance)
+      guard let before = peers[name] else { return }
+      let isNew = !before.isUp || before.instance != reply.instance
+      peers[name] = Peer(info: reply, state: .up, instance: reply.instance)
       if isNew { log.info("host \(name) is up") }
       await observer?.peerIsUp(name, reply, isNew: isNew)
     } catch {
-      guard let peer = peers[name], peer.isUp, let last = peer.lastAnswer else { return }
-      guard ContinuousClock.now - last > Self.downAfter else { return }
-      peers[name]?.isUp = false
+      greetings.removeValue(forKey: name)?.close()
+      guard let peer = peers[name], peer.state != .down, ContinuousClock.now - peer.heard > Self.downAfter
+      else { return }
+      peers[name]?.state = .down
       log.warning("host \(name) is down: \(error)")
       await observer?.peerIsDown(name)
     }
   }
+
+  private func helloRequest() -> Snowfork_V1_HelloRequest {
+    .with {
+      $0.host = host
+      $0.instance = instance
+      $0.members = members.values.map(\.wire)
+    }
+  }
+
+  /// It has called: it lives, even if its answers are lost.
+  func heard(from name: String) { peers[name]?.heard = .now }
 
   /// The newer entry of a name wins.
   func merge(_ member: ClusterMember) {
@@ -209,14 +230,25 @@ actor Cluster {
   // MARK: calling
 
   /// The connection to a member; made when it is first used, and again when it breaks.
-  func connection(to name: String) throws -> PeerConnection {
+  private func connection(to name: String) throws -> PeerConnection {
     if let connection = connections[name], !connection.hasEnded { return connection }
+    let connection = try connect(to: name)
+    connections[name] = connection
+    return connection
+  }
+
+  private func greeting(to name: String) throws -> PeerConnection {
+    if let connection = greetings[name], !connection.hasEnded { return connection }
+    let connection = try connect(to: name)
+    greetings[name] = connection
+    return connection
+  }
+
+  private func connect(to name: String) throws -> PeerConnection {
     guard let member = members[name], !member.isRemoved, let identity else {
       throw ForkError(.notFound, "there is no host \(name). See sfctl host ls.")
     }
-    let connection = try PeerConnection(to: member, identity: identity)
-    connections[name] = connection
-    return connection
+    return try PeerConnection(to: member, identity: identity)
   }
 
   /// Of a member that is up.
@@ -232,8 +264,8 @@ actor Cluster {
   func close() {
     for task in greeters.values { task.cancel() }
     for connection in connections.values { connection.close() }
-    greeters = [:]
-    connections = [:]
+    for connection in greetings.values { connection.close() }
+    (greeters, connections, greetings) = ([:], [:], [:])
   }
 }
 

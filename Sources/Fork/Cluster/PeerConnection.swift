@@ -51,8 +51,7 @@ struct MembersOnly: ServerInterceptor {
     next:
       @Sendable (StreamingServerRequest<Input>, ServerContext) async throws -> StreamingServerResponse<Output>
   ) async throws -> StreamingServerResponse<Output> {
-    let transport = context.transportSpecific as? HTTP2ServerTransport.Posix.Context
-    guard let certificate = transport?.peerCertificate, let name = Authority.host(of: certificate) else {
+    guard let name = PeerListener.caller(context) else {
       throw RPCError(code: .unauthenticated, message: "it is not known which host calls. Enrol it.")
     }
     guard await cluster.isEnrolled(name) else {

@@ -47,6 +47,12 @@ actor PeerListener {
     self.server = server
   }
 
+  /// The host whose certificate a call came with.
+  static func caller(_ context: ServerContext) -> String? {
+    let transport = context.transportSpecific as? HTTP2ServerTransport.Posix.Context
+    return transport?.peerCertificate.flatMap { Authority.host(of: $0) }
+  }
+
   func close() {
     server?.beginGracefulShutdown()
     server = nil
