@@ -17,6 +17,9 @@ public struct Configuration: Sendable {
   public var logLevel: String?
   /// `SNOWFORK_PUSH=1`: every fork over hosts brings all of its memory to them in the background.
   public var pushesAlways = false
+  /// `SNOWFORK_ACTIVATIONS`: how many clones come to life side by side, by default two a processor. More at once are
+  /// ready later: each then also serves the timer ticks of the time that it waits for a processor.
+  public var activationsAtOnce = 2 * max(2, ProcessInfo.processInfo.activeProcessorCount)
   /// Directory of sfd, sf-memtap and, under `../lib` or `../build/lib`, of the RAM shim.
   public var programDirectory: String
 
@@ -43,6 +46,9 @@ public struct Configuration: Sendable {
       logLevel: environment["SNOWFORK_LOG"],
       programDirectory: (own as NSString).deletingLastPathComponent)
     configuration.pushesAlways = environment["SNOWFORK_PUSH"] == "1"
+    if let count = environment["SNOWFORK_ACTIVATIONS"].flatMap({ Int($0) }), count > 0 {
+      configuration.activationsAtOnce = count
+    }
     return configuration
   }
 

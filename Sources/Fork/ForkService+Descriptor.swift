@@ -6,7 +6,7 @@ import Memtap
 /// A fork point written down, and read again.
 extension ForkService {
   /// Writes the descriptor and records the snapshot. Answers when it began and ended.
-  func describe(_ point: ForkPoint, _ log: PhaseLog) async throws -> PhaseLog.Entry {
+  func describe(_ point: ForkPoint, _ log: PhaseLog) async throws -> ClosedRange<UInt64> {
     let id = point.snapshot.id
     let begin = log.elapsedMicroseconds
     let bytes = try await writeDescriptor(
@@ -20,7 +20,7 @@ extension ForkService {
     if let record = snapshots[id] {
       await persist("snapshot \(id)") { try await self.store.save(record) }
     }
-    return .init(phase: .descriptor, beginMicroseconds: begin, endMicroseconds: log.elapsedMicroseconds)
+    return begin...log.elapsedMicroseconds
   }
 
   private func writeDescriptor(

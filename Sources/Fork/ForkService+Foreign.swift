@@ -118,7 +118,7 @@ extension ForkService {
     _ = await activateHere(
       names, snapshot: snapshot, deviceState: deviceState, request: request.cloneRequest, log: log,
       total: names.count, report: { _ in }
-    ) { name in
+    ) { name, activated in
       let record = guests[name]?.record
       await save(name)
       let isRunning = record?.state == .running
@@ -128,7 +128,7 @@ extension ForkService {
           $0.state = isRunning ? "running" : "lost"
           $0.reason = record?.reason ?? (isRunning ? "" : "it ended at once")
           $0.activateUs = UInt64(record?.activateMicroseconds ?? 0)
-          $0.activatedUs = UInt64(record?.readyMicroseconds ?? 0)
+          $0.activatedUs = activated
           $0.readyUs = UInt64(record?.readyMicroseconds ?? 0)
         })
     }

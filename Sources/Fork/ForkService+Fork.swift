@@ -11,8 +11,6 @@ extension ForkService {
     var snapshot: SnapshotRecord
     var clones: [VMRecord]
     var forkMicroseconds: UInt64
-    var phases: [PhaseLog.Entry]
-    /// Knows when the call was.
     var log: PhaseLog
   }
 
@@ -45,9 +43,7 @@ extension ForkService {
       point.snapshot, deviceState: point.deviceState, ticket: id, request: cloneRequest, log: times,
       distribution: distribution, described: { _ = try await describing.value }, report: report)
     do {
-      let entry = try await describing.value
-      outcome.phases.insert(
-        entry, at: outcome.phases.firstIndex { $0.phase == .activate } ?? outcome.phases.endIndex)
+      outcome.log.insert(.descriptor, try await describing.value)
       outcome.snapshot.descriptorBytes =
         snapshots[point.snapshot.id]?.descriptorBytes ?? outcome.snapshot.descriptorBytes
     } catch {
@@ -128,10 +124,6 @@ extension ForkService {
 
   // MARK: activate → ready
 
-  /// How many clones come to life side by side. More at once are ready later: each then also serves the timer ticks
-  /// of the time that it waits for a processor.
-  private static let activationsAtOnce = 2 * max(2, ProcessInfo.processInfo.activeProcessorCount)
-
   /// Clones a snapshot into the ticket's slots.
   func cloneOnto(
     _ snapshot: SnapshotRecord, deviceState: OwnedDescriptor, ticket id: String, request: UInt32,
@@ -154,9 +146,10 @@ extension ForkService {
     let lastHere = await activateHere(
       clones.filter { $0.host == nil }.map(\.name), snapshot: snapshot, deviceState: deviceState,
       request: request, log: begun, total: names.count, report: report)
-    let lastActivated = max(lastHere, await elsewhere)
+    let there = await elsewhere
     let forkMicroseconds = log.elapsedMicroseconds
-    log.endActivation(at: lastActivated)
+    log.endActivation(at: max(lastHere, there.activated))
+    if let distributed = there.distributed { log.insert(.distribute, distributed) }
     // The clones first: with the ticket alone a successor would take them for slots.
     for name in names { await save(name) }
     tickets[id]?.record.state = .cloned
@@ -168,13 +161,13 @@ extension ForkService {
     }
     return Outcome(
       ticket: ticket.record, snapshot: snapshots[snapshot.id] ?? snapshot, clones: machines(of: id),
-      forkMicroseconds: forkMicroseconds, phases: log.entries, log: log)
+      forkMicroseconds: forkMicroseconds, log: log)
   }
 
   /// Brings slots of this host to life. Answers when the last one's virtual CPUs ran, microseconds since the call.
   func activateHere(
     _ names: [String], snapshot: SnapshotRecord, deviceState: OwnedDescriptor, request: UInt32,
-    log: PhaseLog, total: Int, report: Report, ready: (String) async -> Void = { _ in }
+    log: PhaseLog, total: Int, report: Report, ready: (String, UInt64) async -> Void = { _, _ in }
   ) async -> UInt64 {
     var done = 0
     return await withTaskGroup(of: (String, UInt64?).self) { group in
@@ -189,11 +182,11 @@ extension ForkService {
           )
         }
       }
-      for _ in 0..<Self.activationsAtOnce { addNext() }
+      for _ in 0..<configuration.activationsAtOnce { addNext() }
       var last: UInt64 = 0
       for await (name, activated) in group {
         addNext()
-        await ready(name)
+        await ready(name, activated ?? 0)
         last = max(last, activated ?? 0)
         done += 1
         await report(

@@ -1,17 +1,10 @@
 import Foundation
 import GRPCCore
 import LinuxSystem
-import Memtap
 import Wire
 
 /// Forks over several hosts, as the ticket's home: the host of the parent.
 extension ForkService {
-  /// How a snapshot's pages get to other hosts.
-  struct Distribution: Sendable {
-    var transport = PageTransport.auto
-    var push = false
-  }
-
   // MARK: ticket
 
   /// What the hosts that may be used have to give: those named, else all that are up.
@@ -90,13 +83,27 @@ extension ForkService {
 
   // MARK: descriptor, activate, ready
 
-  /// Brings the snapshot to the hosts of these clones, once to each, and makes the clones there. Answers when the last
-  /// one's virtual CPUs ran, microseconds since the call.
+  /// Microseconds since the call.
+  struct Elsewhere: Sendable {
+    /// From the first host's delivery to the last one's; nil: nothing was to be delivered.
+    var distributed: ClosedRange<UInt64>?
+    /// When the last one's virtual CPUs ran.
+    var activated: UInt64 = 0
+
+    mutating func add(_ other: Elsewhere) {
+      activated = max(activated, other.activated)
+      guard let more = other.distributed else { return }
+      let known = distributed ?? more
+      distributed = min(known.lowerBound, more.lowerBound)...max(known.upperBound, more.upperBound)
+    }
+  }
+
+  /// Brings the snapshot to the hosts of these clones, once to each, and makes the clones there.
   func cloneElsewhere(
     _ clones: [VMRecord], snapshot: SnapshotRecord, request: UInt32, log: PhaseLog,
     distribution: Distribution, described: @escaping @Sendable () async throws -> Void
-  ) async -> UInt64 {
-    await withTaskGroup(of: UInt64.self) { group in
+  ) async -> Elsewhere {
+    await withTaskGroup(of: Elsewhere.self) { group in
       for (host, slots) in Dictionary(grouping: clones, by: { $0.host! }) {
         group.addTask {
           await self.clone(
@@ -104,19 +111,22 @@ extension ForkService {
             described: described)
         }
       }
-      var last: UInt64 = 0
-      for await one in group { last = max(last, one) }
-      return last
+      var sum = Elsewhere()
+      for await one in group { sum.add(one) }
+      return sum
     }
   }
 
   private func clone(
     _ slots: [VMRecord], on host: String, snapshot: SnapshotRecord, request: UInt32, log: PhaseLog,
     distribution: Distribution, described: @escaping @Sendable () async throws -> Void
-  ) async -> UInt64 {
-    var last: UInt64 = 0
+  ) async -> Elsewhere {
+    var result = Elsewhere()
     do {
+      let begin = log.elapsedMicroseconds
       try await deliver(snapshot, to: host, distribution: distribution, described: described)
+      let sent = log.elapsedMicroseconds
+      result.distributed = begin...sent
       let connection = try await cluster.reach(host)
       var message = Snowfork_V1_ActivateRequest()
       message.home = await cluster.host
@@ -124,8 +134,7 @@ extension ForkService {
       message.snapshot = snapshot.id
       message.cloneRequest = request
       message.slots = slots.map { (guests[$0.name]?.record ?? $0).slotSpec }
-      let sent = log.elapsedMicroseconds
-      last = try await connection.peer.activate(message) { response in
+      result.activated = try await connection.peer.activate(message) { response in
         var last: UInt64 = 0
         for try await reply in response.messages {
           last = max(last, sent + reply.activatedUs)
@@ -142,7 +151,7 @@ extension ForkService {
     for slot in slots where guests[slot.name]?.record.state == .activating {
       await endClone(slot.name, .lost, reason: "host \(host) said nothing of it")
     }
-    return last
+    return result
   }
 
   private func activated(_ reply: Snowfork_V1_ActivateReply, at microseconds: UInt64) async {
@@ -154,76 +163,6 @@ extension ForkService {
     guests[reply.name]?.record.state = .running
     guests[reply.name]?.record.activateMicroseconds = Int64(reply.activateUs)
     guests[reply.name]?.record.readyMicroseconds = Int64(microseconds)
-  }
-
-  /// The snapshot is on that host when this returns. Whoever comes second waits for the first.
-  private func deliver(
-    _ snapshot: SnapshotRecord, to host: String, distribution: Distribution,
-    described: @escaping @Sendable () async throws -> Void
-  ) async throws {
-    if let under = deliveries[snapshot.id]?[host] {
-      try await under.value
-      return
-    }
-    let task = Task {
-      try await described()
-      try await self.send(snapshot, to: host, distribution: distribution)
-    }
-    deliveries[snapshot.id, default: [:]][host] = task
-    do { try await task.value } catch {
-      deliveries[snapshot.id]?[host] = nil
-      throw error
-    }
-  }
-
-  private func send(_ snapshot: SnapshotRecord, to host: String, distribution: Distribution) async throws {
-    guard let own = await cluster.own else { throw ForkError(.failed, "this host is in no cluster") }
-    let origin = try await memtap.run {
-      try $0.serve(snapshot: snapshot.id, address: own.address, transport: distribution.transport)
-    }
-    let path = configuration.descriptorPath(snapshot.id)
-    guard let descriptor = FileManager.default.contents(atPath: path) else {
-      throw ForkError(.failed, "the descriptor \(path) is missing")
-    }
-    let header = Snowfork_V1_DeliverSnapshotRequest.Header.with {
-      $0.home = own.name
-      $0.snapshot = snapshot.id
-      $0.parent = snapshot.parent
-      $0.image = snapshot.image
-      $0.memoryBytes = UInt64(snapshot.memoryBytes)
-      $0.vcpus = UInt32(snapshot.vcpus)
-      $0.kernelCommandLine = snapshot.commandLine
-      $0.descriptorBytes = UInt64(descriptor.count)
-      $0.origin = origin.wire
-      $0.push = distribution.push || configuration.pushesAlways
-      $0.checkpointRequest = UInt32(snapshot.checkpointRequest)
-      $0.kept = snapshot.kept
-    }
-    _ = try await cluster.reach(host).peer.deliverSnapshot { writer in
-      try await writer.write(.with { $0.header = header })
-      for first in stride(from: 0, to: descriptor.count, by: 1 << 18) {
-        let chunk = descriptor[first..<min(first + 1 << 18, descriptor.count)]
-        try await writer.write(.with { $0.descriptorChunk = Data(chunk) })
-      }
-    }
-  }
-
-  /// The hosts that have the snapshot need not keep it any longer.
-  func withdraw(_ id: String) async {
-    guard let hosts = deliveries.removeValue(forKey: id)?.keys else { return }
-    await withTaskGroup(of: Void.self) { group in
-      for host in hosts { group.addTask { await self.drop(id, on: host) } }
-    }
-  }
-
-  private func drop(_ id: String, on host: String) async {
-    guard let connection = try? await cluster.reach(host) else { return }  // hello finds what is left there
-    let home = await cluster.host
-    _ = try? await connection.peer.dropSnapshot(
-      .with {
-        $0.home = home
-        $0.snapshot = id
-      })
   }
 
   // MARK: ends
@@ -268,25 +207,5 @@ extension VMRecord {
       $0.vmid = UInt32(vmid)
       $0.processes = UInt32(processes)
     }
-  }
-}
-
-extension Memtap.PageOrigin {
-  var wire: Snowfork_V1_PageOrigin {
-    .with {
-      $0.address = address
-      $0.port = UInt32(port)
-      $0.group = group
-      $0.groupPort = UInt32(groupPort)
-      $0.key = Data(key)
-      $0.transport = transport.rawValue
-    }
-  }
-
-  init(_ wire: Snowfork_V1_PageOrigin) {
-    self.init(
-      address: wire.address, port: UInt16(truncatingIfNeeded: wire.port), group: wire.group,
-      groupPort: UInt16(truncatingIfNeeded: wire.groupPort), key: Array(wire.key),
-      transport: PageTransport(rawValue: wire.transport) ?? .auto)
   }
 }

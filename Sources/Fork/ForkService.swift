@@ -10,7 +10,9 @@ import NIOPosix
 ///
 /// The actor holds the state; whatever blocks (libvirt, the pager) runs on `workers`. Its files: `+VMs` starts and
 /// stops, `+Tickets` grants and joins, `+Fork` forks, `+Snapshots` keeps fork points, `+Ends` ends clones,
-/// `+Guests` answers programs in guests, `+Adoption` takes over from a daemon that died, `+Views` reports.
+/// `+Guests` answers programs in guests, `+Adoption` takes over from a daemon that died, `+Views` reports. Over several
+/// hosts: `+Hosts` is a ticket's home, `+Distribution` brings snapshots to hosts, `+Foreign` is the part of a host in
+/// another's ticket, `+Everywhere` asks all hosts.
 actor ForkService {
   let configuration: Configuration
   let store: Store

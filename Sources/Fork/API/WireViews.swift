@@ -54,7 +54,7 @@ extension ForkService.Outcome {
       $0.parentPauseUs = UInt64(snapshot.pauseMicroseconds)
       $0.forkUs = forkMicroseconds
       $0.ticketUs = UInt64(ticket.ticketMicroseconds)
-      $0.phases = phases.map { entry in
+      $0.phases = log.entries.map { entry in
         .with {
           $0.phase = entry.phase.rawValue
           $0.beginUs = entry.beginMicroseconds

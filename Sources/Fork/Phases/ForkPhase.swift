@@ -12,6 +12,8 @@ public enum ForkPhase: String, Sendable, CaseIterable {
   case freeze
   /// Device state and RAM layout become a descriptor.
   case descriptor
+  /// The descriptor goes to the other hosts of the ticket, once to each: from the first's begin to the last's arrival.
+  case distribute
   /// Slots take the descriptor and run.
   case activate
   /// Clones take their identity and answer.
@@ -47,6 +49,15 @@ package struct PhaseLog: Sendable {
     let split = max(entries[last].beginMicroseconds, min(activated, ended))
     entries[last].endMicroseconds = split
     entries.append(Entry(phase: .ready, beginMicroseconds: split, endMicroseconds: ended))
+  }
+
+  /// A phase that passed beside others, put in its place.
+  package mutating func insert(_ phase: ForkPhase, _ microseconds: ClosedRange<UInt64>) {
+    let entry = Entry(
+      phase: phase, beginMicroseconds: microseconds.lowerBound, endMicroseconds: microseconds.upperBound)
+    let order = ForkPhase.allCases
+    let place = entries.firstIndex { order.firstIndex(of: $0.phase)! > order.firstIndex(of: phase)! }
+    entries.insert(entry, at: place ?? entries.endIndex)
   }
 
   /// Ends the phase that began last.

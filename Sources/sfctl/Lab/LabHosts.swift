@@ -11,8 +11,11 @@ extension Lab {
   /// What a program on the host finds in its environment.
   func environment(of host: Host, _ outer: RuntimePaths) -> [String: String] {
     let own = paths(of: host, outer)
+    // They share the processors.
+    let activations = max(1, 2 * ProcessInfo.processInfo.activeProcessorCount / hosts.count)
     return [
       "SNOWFORK_RUN": own.run, "SNOWFORK_STATE": own.state, "SNOWFORK_HOST": host.name, "SNOWFORK_LAB": "0",
+      "SNOWFORK_ACTIVATIONS": "\(activations)",
     ]
   }
 
