@@ -90,6 +90,41 @@ struct LabTests {
       "\(outcome.error)\n\(host.daemonLog.suffix(3000))")
   }
 
+  @Test("A host's pager stands still for 3 s in mid-distribution: its clones wait, the others do not")
+  func stalled() throws {
+    let program = try host.start(["exec", "dev", "--", "sf-pattern", "24", "6", "1", "0", "4000"])
+    #expect(eventually { (try? host.vms().count { $0.role == "clone" && $0.state == "running" }) == 6 })
+    for pid in host.pids(of: "sf-memtap", on: "h3") { kill(pid, SIGSTOP) }
+    sleep(3)
+    for pid in host.pids(of: "sf-memtap", on: "h3") { kill(pid, SIGCONT) }
+    let outcome = try program.wait()
+    #expect(
+      outcome.lines == (1...6).map { "\($0) exited 0 wrong 0 own 0" } + ["parent wrong 0"],
+      "\(outcome.error)\n\(host.daemonLog.suffix(3000))")
+  }
+
+  @Test(
+    "The home's daemon is killed at any moment of a fork: no host keeps anything of it",
+    arguments: [30, 90, 250])
+  func killedInFork(milliseconds: UInt32) throws {
+    let fork = try host.start(["fork", "dev", "-n", "6"])
+    #expect(eventually { (try? host.tickets().isEmpty) == false })
+    usleep(milliseconds * 1000)
+    for pid in host.pids(of: "sfd", on: "h1") { kill(pid, SIGKILL) }
+    let outcome = try fork.wait()
+    for ticket in try host.tickets() {
+      #expect(try host.sfctl("kill", ticket).status == 0)
+      #expect(try host.sfctl("join", ticket).status == 0)
+    }
+    for name in ["h1", "h2", "h3"] {
+      #expect(
+        eventually(seconds: 20) {
+          host.pids(of: "qemu-system-x86_64", on: name).count == (name == "h1" ? 1 : 0)
+        }, "\(name) after \(milliseconds) ms: \(outcome.error)")
+    }
+    try host.withFork(clones: 3) { fork in #expect(fork.clones.allSatisfy { $0.state == "running" }) }
+  }
+
   @Test("The home's daemon is killed while clones run on other hosts: the next one joins them")
   func homeKilled() throws {
     let fork: ForkDocument = try host.document("fork", "dev", "-n", "6")

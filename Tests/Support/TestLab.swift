@@ -51,22 +51,23 @@ extension TestHost {
     try start(["lab", "exec", host, "--", ProjectFiles.programs + "/sfctl"] + arguments).wait()
   }
 
-  /// Processes of a lab's host that bear the name.
+  /// Processes of a lab's host that run the program. By its file: QEMU gives itself another name.
   public func pids(of program: String, on host: String) -> [Int32] {
-    LeftBehind.processes(of: self).filter { process in
-      guard process.name == program else { return false }
-      return ["environ", "cmdline"].contains { file in
+    LeftBehind.processes(of: self).map(\.pid).filter { pid in
+      let file = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(pid)/exe")) ?? ""
+      guard (file as NSString).lastPathComponent == program else { return false }
+      return ["environ", "cmdline"].contains { name in
         String(
-          decoding: FileManager.default.contents(atPath: "/proc/\(process.pid)/\(file)") ?? Data(),
+          decoding: FileManager.default.contents(atPath: "/proc/\(pid)/\(name)") ?? Data(),
           as: UTF8.self
         ).contains("/lab/\(host)")
       }
-    }.map(\.pid)
+    }
   }
 
   /// As if the host had lost its power: daemon, pager and VMs end at once.
   public func killHost(_ host: String) {
-    for program in ["sfd", "sf-memtap", "qemu-system-x86"] {
+    for program in ["sfd", "sf-memtap", "qemu-system-x86_64"] {
       for pid in pids(of: program, on: host) { kill(pid, SIGKILL) }
     }
   }
