@@ -16,6 +16,7 @@ extension PageReceiver {
         take(UnsafeRawBufferPointer(rebasing: buffer[at..<end]), isMulticast: isMulticast, now)
         at = end
       }
+      installIfDue(now)
     }
   }
 
@@ -105,10 +106,14 @@ extension PageReceiver {
     if staging.isFull || installDue.map({ $0 <= now }) ?? false { install() }
   }
 
-  /// Hands all that is staged to the sink. Where it has no memory the page stays missing for it; it ends who needs it.
+  /// Hands all that is staged to the sink, what a fault waits for first. Where it has no memory the page stays missing for it; it ends who needs it.
   func install() {
     installDue = nil
-    for run in staging.runs { _ = sink.install(run.pages, bytes: staging.bytes(run), how: run.how) }
+    for isDemanded in [true, false] {
+      for run in staging.runs where (run.how == .demanded) == isDemanded {
+        _ = sink.install(run.pages, bytes: staging.bytes(run), how: run.how)
+      }
+    }
     staging.removeAll()
   }
 
@@ -116,11 +121,15 @@ extension PageReceiver {
     // A bound; with retries of everything at once the rest goes out at `nextDeadline`, which is then `now`.
     for _ in 0..<8 {
       guard let request = machine.nextRequest(now: now) else { return }
-      let count = RequestPacket.write(request, to: scratch)
-      let length = sealer.seal(
-        UnsafeRawBufferPointer(start: scratch, count: count), kind: .request, into: datagram)
-      // One that is lost here is asked for again like one that is lost on the way.
-      _ = unicast.send(UnsafeRawBufferPointer(start: datagram, count: length), to: server)
+      send(request)
     }
+  }
+
+  /// One that is lost here is asked for again like one that is lost on the way.
+  func send(_ request: PageRequest) {
+    let count = RequestPacket.write(request, to: scratch)
+    let length = sealer.seal(
+      UnsafeRawBufferPointer(start: scratch, count: count), kind: .request, into: datagram)
+    _ = unicast.send(UnsafeRawBufferPointer(start: datagram, count: length), to: server)
   }
 }

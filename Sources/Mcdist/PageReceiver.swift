@@ -146,6 +146,13 @@ public final class PageReceiver {
   public var transport: TransportMode { machine.isUnicast ? .unicast : .multicast }
   public var transportReason: String { joinTrouble ?? machine.transportReason }
 
+  /// Tells the server that there is a new host, before it needs a page: the working set may come.
+  public func greet(now: UInt64) {
+    guard end == nil else { return }
+    lastNow = now
+    send(machine.greeting(now: now))
+  }
+
   /// A fault waits for these: the request leaves before this returns. Those that have come are installed at once.
   public func demand(_ pages: PageRange, now: UInt64) {
     guard end == nil else { return }

@@ -39,8 +39,11 @@ extension PageServer {
     }
     var pages = 0
     var batches = 0
+    var hasDemanded = false
     while batches < 4, pages < 1024, let transmission = machine.next(now: now) {
-      if destination != transmission.to || !batch.hasRoom {
+      // What a fault waits for does not wait for what is ahead of need.
+      let isAhead = transmission.urgency != .demand
+      if destination != transmission.to || !batch.hasRoom || (hasDemanded && isAhead) {
         guard flush(now) else {
           machine.postpone(transmission, now: now)
           return
@@ -48,6 +51,7 @@ extension PageServer {
         batches += 1
       }
       destination = transmission.to
+      hasDemanded = !isAhead
       pages += 1
       switch provider.read(transmission.page, into: page) {
       case .bytes: add(transmission.page, page, now)

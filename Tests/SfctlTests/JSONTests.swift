@@ -39,11 +39,12 @@ import Testing
   }
 
   private static let ticket =
-    #"{"bytes_received":9,"fault_us":{"max":99,"p50":12,"p99":30},"faults":110,"kind":"ticket","#
-    + #""mcdist":{"bytes_sent":0,"lockstep_suppressed":0,"rate_limit_bytes_per_s":0,"requests":0,"#
-    + #""retransmitted":0,"served":0},"name":"t1","pages_avoided":7,"pages_fetched":100,"#
-    + #""pages_prefetched":900,"pages_present":1000,"pages_shared":8,"pages_total":65536,"#
-    + #""preimages_saved":5,"remote_fault_us":{"max":0,"p50":0,"p99":0}}"#
+    #"{"bytes_received":9,"fault_us":{"max":99,"p50":12,"p99":30},"faults":110,"host":"h1","kind":"ticket","#
+    + #""mcdist":{"bytes_sent":6,"dropped":7,"lockstep_suppressed":3,"rate_limit_bytes_per_s":5,"#
+    + #""requests":1,"retransmitted":4,"served":2},"name":"t1","pages_avoided":7,"pages_fetched":100,"#
+    + #""pages_prefetched":900,"pages_present":1000,"pages_pushed":11,"pages_shared":8,"#
+    + #""pages_total":65536,"preimages_saved":5,"remote_fault_us":{"max":40,"p50":10,"p99":20},"#
+    + #""snapshot":"s1","transport":"unicast","transport_reason":"no multicast arrives","whole":false}"#
 
   @Test func statsOfOne() async throws { try await expect(["stats", "t1"], prints: Self.ticket) }
 
@@ -85,8 +86,9 @@ import Testing
   @Test func hosts() async throws {
     try await expect(
       ["host", "ls"],
-      prints: #"{"hosts":[{"accelerator":"tcg","cpus":2,"memory_bytes":25769803776,"#
-        + #""memory_free_bytes":21474836480,"name":"h1","version":"0.1.0","vms":3}]}"#)
+      prints:
+        #"{"hosts":[{"accelerator":"tcg","address":"10.0.0.1:7543","cpus":2,"memory_bytes":25769803776,"#
+        + #""memory_free_bytes":21474836480,"name":"h1","state":"up","version":"0.1.0","vms":3}]}"#)
   }
 
   @Test func tickets() async throws {

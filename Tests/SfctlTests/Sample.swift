@@ -109,6 +109,25 @@ enum Sample {
       $0.max = 99
     }
     $0.preimagesSaved = 5
+    $0.host = "h1"
+    $0.snapshot = "s1"
+    $0.transport = "unicast"
+    $0.transportReason = "no multicast arrives"
+    $0.pagesPushed = 11
+    $0.remoteFaultUs = .with {
+      $0.p50 = 10
+      $0.p99 = 20
+      $0.max = 40
+    }
+    $0.mcdist = .with {
+      $0.requests = 1
+      $0.served = 2
+      $0.lockstepSuppressed = 3
+      $0.retransmitted = 4
+      $0.rateLimitBytesPerS = 5
+      $0.bytesSent = 6
+      $0.dropped = 7
+    }
   }
 
   static let host = Snowfork_V1_HostInfo.with {
@@ -119,6 +138,8 @@ enum Sample {
     $0.vms = 3
     $0.accelerator = "tcg"
     $0.version = "0.1.0"
+    $0.state = "up"
+    $0.address = "10.0.0.1:7543"
   }
 
   static let ticket = Snowfork_V1_Ticket.with {

@@ -2,7 +2,7 @@ import Foundation
 
 /// One figure of one system at one size, with every sample that was taken of it.
 struct Measurement: Encodable {
-  let bench = "fork"
+  var bench: String
   /// `snowfork`, or the peer: `virsh-save`, `migrate-file`, `migrate-live`, `savevm`, `cold-boot`.
   var system: String
   /// What was measured; the unit is the name's last word (`_us`, `_bytes`, `_percent`).
@@ -58,7 +58,10 @@ final class Recorder {
   private let host = Measurement.Host()
   private let encoder: JSONEncoder
 
-  init() {
+  private let bench: String
+
+  init(bench: String = "fork") {
+    self.bench = bench
     encoder = JSONEncoder()
     encoder.keyEncodingStrategy = .convertToSnakeCase
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
@@ -70,7 +73,8 @@ final class Recorder {
   {
     guard !samples.isEmpty else { throw BenchError("no sample of \(system)'s \(figure) was taken") }
     let measurement = Measurement(
-      system: system, figure: figure, ramMib: size.ramMib, inUseMib: size.inUseMib, clones: clones,
+      bench: bench, system: system, figure: figure, ramMib: size.ramMib, inUseMib: size.inUseMib,
+      clones: clones,
       median: samples.median, min: samples.min()!, max: samples.max()!, samples: samples, host: host)
     measurements.append(measurement)
     FileHandle.standardOutput.write(try encoder.encode(measurement) + Data("\n".utf8))

@@ -1,7 +1,7 @@
 import Foundation
 
 /// The programs under test, with a run-time directory and a state of their own.
-final class Snowfork {
+final class Snowfork: Sendable {
   private let sfctl: String
   private let environment: [String: String]
   private let image: String
@@ -29,6 +29,7 @@ final class Snowfork {
     struct Clone: Decodable {
       var vmid: Int
       var name: String
+      var host: String
       var activateUs: Double
       var readyUs: Double
     }
@@ -48,14 +49,40 @@ final class Snowfork {
     var presentBytes: Double
   }
 
+  struct Statistics: Decodable {
+    var bytesReceived: Double
+    var remoteFaultUs: Quantiles
+    var mcdist: Mcdist
+
+    struct Quantiles: Decodable {
+      var p50: Double
+      var p99: Double
+    }
+    struct Mcdist: Decodable {
+      var requests: Double
+      var served: Double
+      var lockstepSuppressed: Double
+      var retransmitted: Double
+      var bytesSent: Double
+    }
+  }
+
+  func statistics(_ target: String) throws -> Statistics {
+    try decode(Statistics.self, try call(["stats", target, "--json"]))
+  }
+
+  /// Hosts h1 … hN on this machine; from now on all is on h1 unless it is placed elsewhere.
+  func labUp(hosts: Int) throws { _ = try call(["lab", "up", "--hosts", "\(hosts)"]) }
+  func labDown() throws { _ = try call(["lab", "down"]) }
+
   func start(_ name: String, _ size: GuestSize) throws {
     _ = try call(["vm", "start", name, "--image", image, "--memory", "\(size.ramMib)M", "--json"])
     if size.inUseMib > 0 { _ = try execute(on: name, ["sf-load", "fill", "\(size.inUseMib)"]) }
   }
 
-  func fork(_ name: String, clones: Int) throws -> Fork {
+  func fork(_ name: String, clones: Int, _ options: [String] = []) throws -> Fork {
     let watch = Stopwatch()
-    let data = try call(["fork", name, "-n", "\(clones)", "--json"])
+    let data = try call(["fork", name, "-n", "\(clones)", "--json"] + options)
     let commandUs = watch.microseconds
     var fork = try decode(Fork.self, data)
     fork.commandUs = commandUs

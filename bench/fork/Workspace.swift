@@ -6,7 +6,8 @@ import Synchronization
 /// The benchmark's own directories. Whatever runs or is mounted in their name ends with them.
 final class Workspace: Sendable {
   let root: String
-  private let closing = Mutex(())
+  /// What else is to be done at the end, before processes are ended.
+  private let closing = Mutex<[@Sendable () -> Void]>([])
 
   /// Creates `/tmp/sfbench-PID` with a tmpfs `files` of at most 8 GiB: the states that peers save cost no disk.
   init() throws {
@@ -24,7 +25,9 @@ final class Workspace: Sendable {
   /// Ends every process that has a path of ours among its arguments or in its environment, and removes mounts and
   /// files. May be called by two threads: both return when it is done.
   func close() {
-    closing.withLock { _ in
+    closing.withLock { first in
+      for step in first { step() }
+      first = []
       // A process may have started another while we looked: only a second look that finds nothing is believed.
       var quietLooks = 0
       for _ in 0..<50 where quietLooks < 2 {
@@ -37,6 +40,8 @@ final class Workspace: Sendable {
       try? FileManager.default.removeItem(atPath: root)
     }
   }
+
+  func beforeEnd(_ step: @escaping @Sendable () -> Void) { closing.withLock { $0.append(step) } }
 
   /// On an interrupt or a request to end, closes and exits.
   func closeOnSignals() -> [any DispatchSourceSignal] {

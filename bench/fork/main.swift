@@ -1,4 +1,4 @@
-// bench-fork --image DIR --programs DIR [--quick] [--only fork|busy|memory|slowdown|peers]
+// bench-fork --image DIR --programs DIR [--quick] [--only fork|busy|memory|slowdown|peers] [--hosts N [--lockstep]]
 // Started by bench/fork/run, which makes the image. JSON lines on stdout; progress and the table on stderr.
 import Foundation
 import Glibc
@@ -16,6 +16,22 @@ guard let imageDirectory = value(of: "--image"), let programs = value(of: "--pro
 let quick = CommandLine.arguments.contains("--quick")
 let only = value(of: "--only")
 ignoreBrokenPipes()
+
+let hosts = value(of: "--hosts").flatMap { Int($0) }
+
+/// The same with several hosts, a lab's.
+func measure(hosts: Int, in workspace: Workspace) throws {
+  let isLockstep = CommandLine.arguments.contains("--lockstep")
+  let recorder = Recorder(bench: isLockstep ? "lockstep" : "fork")
+  let snowfork = try Snowfork(programs: programs, image: imageDirectory, in: workspace)
+  workspace.beforeEnd { try? snowfork.labDown() }
+  try snowfork.labUp(hosts: hosts)
+  if isLockstep {
+    try LockstepBench(snowfork: snowfork, recorder: recorder, hosts: hosts, quick: quick).run()
+  } else {
+    try HostsBench(snowfork: snowfork, recorder: recorder, hosts: hosts, quick: quick).run()
+  }
+}
 
 /// Measures everything wanted; a part that fails is told of and leaves the others to be measured. Returns how many did.
 func measure(in workspace: Workspace) throws -> Int {
@@ -55,7 +71,11 @@ do {
     workspace.close()
     signals.forEach { $0.cancel() }
   }
-  failedParts = try measure(in: workspace)
+  if let hosts {
+    try measure(hosts: hosts, in: workspace)
+  } else {
+    failedParts = try measure(in: workspace)
+  }
 } catch {
   say("bench-fork: \(error)")
   exit(1)

@@ -17,8 +17,15 @@ extension ClientMachine {
     if runs.count < PageRequest.runsMax { addPrefetches(to: &runs, now: now) }
     if runs.count < PageRequest.runsMax { addPushes(to: &runs, now: now) }
     if runs.isEmpty { return nil }
-    sequence &+= 1
     if waitingSince == nil { waitingSince = now }
+    return request(runs, now: now)
+  }
+
+  /// A request of no page. It is not sent again: whatever is asked for later does the same.
+  public mutating func greeting(now: UInt64) -> PageRequest { request([], now: now) }
+
+  private mutating func request(_ runs: [PageRequest.Run], now: UInt64) -> PageRequest {
+    sequence &+= 1
     let rate = received.bytesPerSecond(now: now)
     return PageRequest(
       client: client, sequence: sequence, receiveRate: received.isKnown ? UInt32(min(max(rate, 1), 4e9)) : 0,

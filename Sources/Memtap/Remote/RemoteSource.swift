@@ -68,6 +68,7 @@ final class RemoteSource {
       close()
       throw error
     }
+    receiver.greet(now: monotonicNanoseconds())
     if isPushed { receiver.setPush(true, now: monotonicNanoseconds()) }
   }
 

@@ -2,6 +2,8 @@
  *
  *   sf-load fill MIB     returns when MIB of memory hold random bytes; a child keeps them until the VM ends
  *   sf-load churn MIB    the same, and the child writes to a random page of them, and to the next, for ever
+ *   sf-load store MIB FILE   a file of MIB of random bytes
+ *   sf-load sum FILE     prints a sum over the file's words, in their order
  *   sf-load spin ROUNDS  works on a table of 256 KiB and prints the nanoseconds it took
  */
 #include <fcntl.h>
@@ -59,10 +61,36 @@ static int spin(uint64_t rounds) {
   return 0;
 }
 
+static int store(size_t mebibytes, const char *path) {
+  static uint64_t block[1 << 17];
+  uint64_t state = 0x9E3779B97F4A7C15u;
+  int file = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+  if (file < 0) return 1;
+  for (size_t index = 0; index < mebibytes; index++) {
+    for (size_t word = 0; word < sizeof block / sizeof *block; word++) block[word] = xorshift(&state);
+    if (write(file, block, sizeof block) != sizeof block) return 1;
+  }
+  return close(file);
+}
+
+static int sum(const char *path) {
+  static uint64_t block[1 << 17];
+  uint64_t total = 0;
+  ssize_t length;
+  int file = open(path, O_RDONLY);
+  if (file < 0) return 1;
+  while ((length = read(file, block, sizeof block)) > 0)
+    for (size_t word = 0; word < length / sizeof *block; word++) total = total * 31 + block[word];
+  printf("%llx\n", (unsigned long long)total);
+  return length < 0;
+}
+
 int main(int count, char **arguments) {
   if (count == 3 && strcmp(arguments[1], "fill") == 0) return fill(strtoul(arguments[2], NULL, 10), 0);
   if (count == 3 && strcmp(arguments[1], "churn") == 0) return fill(strtoul(arguments[2], NULL, 10), 1);
   if (count == 3 && strcmp(arguments[1], "spin") == 0) return spin(strtoull(arguments[2], NULL, 10));
-  fputs("use: sf-load fill|churn MIB | sf-load spin ROUNDS\n", stderr);
+  if (count == 4 && strcmp(arguments[1], "store") == 0) return store(strtoul(arguments[2], NULL, 10), arguments[3]);
+  if (count == 3 && strcmp(arguments[1], "sum") == 0) return sum(arguments[2]);
+  fputs("use: sf-load fill|churn MIB | sf-load store MIB FILE | sf-load sum FILE | sf-load spin ROUNDS\n", stderr);
   return 2;
 }
