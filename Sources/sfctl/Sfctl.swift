@@ -20,7 +20,8 @@ struct Sfctl: AsyncParsableCommand {
     subcommands: [
       VMCommand.self, ForkCommand.self, SnapshotCommand.self, CloneCommand.self, PSCommand.self,
       ExecCommand.self, JoinCommand.self, KillCommand.self, TicketCommand.self, StatsCommand.self,
-      HostCommand.self, LabCommand.self, ImageCommand.self, DaemonCommand.self, DoctorCommand.self,
+      TopCommand.self, ReportCommand.self, HostCommand.self, LabCommand.self, ImageCommand.self,
+      DaemonCommand.self, DoctorCommand.self,
     ])
 
   static func main() async {

@@ -177,7 +177,13 @@ struct FakeDaemon: Snowfork_V1_Snowfork.SimpleServiceProtocol {
 
   func ticketHistory(
     request: Snowfork_V1_TicketHistoryRequest, context: ServerContext
-  ) async throws -> Snowfork_V1_TicketHistoryReply { .init() }
+  ) async throws -> Snowfork_V1_TicketHistoryReply {
+    guard request.ticket != "joined" else {
+      throw RPCError(
+        code: .failedPrecondition, message: "cannot read the history of joined: its snapshot is gone.")
+    }
+    return Sample.history
+  }
 
   func info(request: Snowfork_V1_InfoRequest, context: ServerContext) async throws -> Snowfork_V1_InfoReply {
     Sample.info

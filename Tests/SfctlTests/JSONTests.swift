@@ -106,4 +106,20 @@ import Testing
       prints: #"{"accelerator":"tcg","accelerator_reason":"TCG: no vmx","host":"h1","#
         + #""hypervisor_uri":"qemu:///embed","memtap_pid":12,"pid":11,"running":true,"version":"0.1.0"}"#)
   }
+
+  @Test func top() async throws {
+    try await FakeDaemon.serving { sfctl in
+      let outcome = try await sfctl.shell("\"$SFCTL\" top --json --interval 0.1 --count 2")
+      let views = outcome.output.split(separator: "\n")
+      #expect(views.count == 2)
+      // The counters stand still, so all rates are 0.
+      let hosts =
+        #""hosts":[{"bytes_received_per_s":0,"clones":0,"cpus":2,"faults_per_s":0,"#
+        + #""memory_bytes":25769803776,"memory_free_bytes":21474836480,"name":"h1","pages_per_s":0,"#
+        + #""parents":1,"state":"up"}]"#
+      let tickets =
+        #""tickets":[{"alive":2,"granted":3,"pages_per_s":0,"parent":"dev","state":"cloned","ticket":"t1"}]"#
+      #expect(views.allSatisfy { $0.contains(hosts) && $0.contains(tickets) }, "\(outcome.output)")
+    }
+  }
 }

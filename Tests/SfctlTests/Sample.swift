@@ -161,4 +161,33 @@ enum Sample {
     $0.acceleratorReason = "TCG: no vmx"
     $0.hypervisorUri = "qemu:///embed"
   }
+
+  static let history = Snowfork_V1_TicketHistoryReply.with {
+    $0.ticket = "t1"
+    $0.snapshot = "s1"
+    $0.pagesTotal = 8
+    $0.hosts = [
+      .with {
+        $0.host = "h<1>"
+        $0.pages = Data([1, 1, 2, 6, 5, 5, 5, 5])
+        $0.samples = [
+          .with {
+            $0.us = 50; $0.pages = 2; $0.faults = 1
+          }
+        ]
+      },
+      .with {
+        $0.host = "h2"
+        $0.pages = Data([0, 4, 2, 3, 5, 5, 5, 5])
+        $0.samples = [
+          .with {
+            $0.us = 50; $0.pages = 1; $0.bytes = 4096; $0.faults = 1
+          },
+          .with {
+            $0.us = 100; $0.pages = 3; $0.bytes = 9000; $0.faults = 1
+          },
+        ]
+      },
+    ]
+  }
 }
