@@ -38,6 +38,9 @@ extension PageReceiver {
       machine.heard(
         bytes: bytes.count, multicast: isMulticast ? (opened.header.instance, opened.header.counter) : nil,
         now: now)
+      if let echo = reader.echo, echo.client == machine.clientIdentifier {
+        machine.heardEcho(of: echo.time, now: now)
+      }
       while let record = reader.next() { take(record, content, opened.header.instance, now) }
     }
   }

@@ -33,6 +33,8 @@ public struct PageRequest: Equatable, Sendable {
   public var receiveRate: UInt32
   /// From a request to its page, as the client has measured; microseconds, 0: not known yet.
   public var roundTrip: UInt32
+  /// The highest counter of the server's multicast datagrams that this client has seen, its low 32 bits; 0: none.
+  public var position: UInt32
   /// This client wants its pages by unicast.
   public var wantsUnicast: Bool
   /// The client's clock, given back by the server: any unit of the client's.
@@ -40,13 +42,14 @@ public struct PageRequest: Equatable, Sendable {
   public var runs: [Run]
 
   public init(
-    client: UInt32, sequence: UInt32, receiveRate: UInt32, roundTrip: UInt32, wantsUnicast: Bool,
-    clientTime: UInt64, runs: [Run]
+    client: UInt32, sequence: UInt32, receiveRate: UInt32, roundTrip: UInt32, position: UInt32 = 0,
+    wantsUnicast: Bool, clientTime: UInt64, runs: [Run]
   ) {
     self.client = client
     self.sequence = sequence
     self.receiveRate = receiveRate
     self.roundTrip = roundTrip
+    self.position = position
     self.wantsUnicast = wantsUnicast
     self.clientTime = clientTime
     self.runs = runs

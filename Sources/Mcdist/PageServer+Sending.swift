@@ -66,6 +66,7 @@ extension PageServer {
       batch.add(index, content, sealer: &unicastSealer) { self.echo(now) }
     } else {
       batch.add(index, content, sealer: &multicastSealer) { self.echo(now) }
+      machine.sent(index, in: multicastSealer.counter)
     }
     machine.sent(bytes: batch.takeCost(), pages: 1, now: now)
   }

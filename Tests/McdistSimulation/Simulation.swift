@@ -135,6 +135,7 @@ public final class Simulation {
       let isKept = Double(linkFree - now) / 1e9 * plan.linkRate < 2e6
       switch transmission.to {
       case .multicast:
+        server.sent(transmission.page, in: counter)
         if isKept {
           events.push(linkFree + plan.latency, .multicast(page: transmission.page, counter: counter))
         }

@@ -37,7 +37,8 @@ final class Network {
       try run("ip -n \(name) address add \(address(host))/24 broadcast + dev \(Self.interface)")
       try run("ip -n \(name) route add 224.0.0.0/4 dev \(Self.interface)")
       let whole = "tso off gso off tx-udp-segmentation off"
-      try run("ip netns exec \(name) ethtool -K \(Self.interface) \(whole)")
+      try run("ip netns exec \(bridge) ethtool -K p\(host) \(whole)")
+      try run("ip netns exec \(name) ethtool -K \(Self.interface) \(whole) gro on")
     }
   }
 

@@ -22,8 +22,15 @@ extension ClientMachine {
     let rate = received.bytesPerSecond(now: now)
     return PageRequest(
       client: client, sequence: sequence, receiveRate: received.isKnown ? UInt32(min(max(rate, 1), 4e9)) : 0,
-      roundTrip: UInt32(min(demandTime.smoothed / 1000, 1e6)), wantsUnicast: choice.wantsUnicast(now: now),
+      roundTrip: UInt32(min(demandTime.smoothed / 1000, 1e6)), position: position(now: now),
+      wantsUnicast: choice.wantsUnicast(now: now),
       clientTime: now, runs: runs)
+  }
+
+  /// After a silence what has not come is not on its way.
+  private func position(now: UInt64) -> UInt32 {
+    now < heardAt + max(echoTime.timeout(level: 0, configuration), 2 * configuration.retryMin)
+      ? choice.position : 0
   }
 
   /// When `nextRequest` may have something, or the origin counts as silent; nil: only after a call.
@@ -137,12 +144,21 @@ extension ClientMachine {
 
   /// When the request counts as lost: up to a quarter later by chance, so that clients do not ask in step.
   private func due(_ request: Outstanding, _ index: Int) -> UInt64 {
-    let isDemand = index < Self.levels
-    let timeout = (isDemand ? demandTime : bulkTime).timeout(level: index % Self.levels, configuration)
+    let level = index % Self.levels
     var chance = SplitMix(state: random.state ^ UInt64(request.page))
-    let least = isDemand ? timeout : max(timeout, 5 * configuration.retryMin)
-    return request.sentAt + least + chance.next() % (least / 4 + 1)
+    if index < Self.levels {
+      let timeout = demandTime.timeout(level: level, configuration)
+      return request.sentAt + timeout + chance.next() % (timeout / 4 + 1)
+    }
+    if isPassedOver(request) { return bulkAnswered }
+    let timeout = max(echoTime.timeout(level: level, configuration), 5 * configuration.retryMin)
+    let silence = max(request.sentAt, heardAt) + timeout
+    return min(silence, request.sentAt + configuration.retryMax) + chance.next() % (timeout / 4 + 1)
   }
+
+  /// But for demands, a server answers in the order of requests: a later one has been answered. Where others had asked
+  /// for the later one before, this is wrong, and the server passes over the retry.
+  private func isPassedOver(_ request: Outstanding) -> Bool { request.sentAt + 1000 < bulkAnswered }
 
   /// Takes in what came and what is due again.
   private mutating func expire(_ now: UInt64) {
@@ -154,7 +170,8 @@ extension ClientMachine {
         _ = waiting[index].popFirst()
         guard isCurrent else { continue }
         choice.timedOut(sentAt: first.sentAt, now: now)
-        levels[page] = min(levels[page] + 1, UInt8(Self.levels - 1))
+        let isSilence = index < Self.levels || !isPassedOver(first)
+        levels[page] = isSilence ? min(levels[page] + 1, UInt8(Self.levels - 1)) : max(levels[page], 1)
         stamps[page] = 0
         retries.append(first.page)
       }

@@ -34,7 +34,10 @@ public struct ClientMachine: Sendable {
   var outstandingPrefetches = 0
   var outstandingPushes = 0
   var demandTime = RoundTrip()
-  var bulkTime = RoundTrip()
+  /// From a request to the first datagram after it, by the server's echo: without the time that pages are queued.
+  var echoTime = RoundTrip()
+  /// When the newest request was made of which a page came; not demands.
+  var bulkAnswered: UInt64 = 0
   var received = RateEstimate()
   var choice: TransportChoice
   var isPushing = false
@@ -108,12 +111,12 @@ public struct ClientMachine: Sendable {
       counters.duplicates += 1
       return .duplicate
     }
-    if state != .missing && levels[page] == 0 && stamps[page] != 0 {
+    if state != .missing && stamps[page] != 0 {
       let time = UInt64(UInt32(truncatingIfNeeded: now / 1000) &- stamps[page]) * 1000
-      if state == .demanded {
+      if state != .demanded {
+        bulkAnswered = max(bulkAnswered, now > time ? now - time : 0)
+      } else if levels[page] == 0 {
         demandTime.sample(nanoseconds: time)
-      } else {
-        bulkTime.sample(nanoseconds: time)
       }
     }
     settle(page)
@@ -138,6 +141,11 @@ public struct ClientMachine: Sendable {
     if let multicast {
       choice.heardMulticast(instance: multicast.instance, counter: multicast.counter, now: now)
     }
+  }
+
+  /// The server gave back the time that a request of this client bore.
+  mutating func heardEcho(of time: UInt64, now: UInt64) {
+    if time < now { echoTime.sample(nanoseconds: now - time) }
   }
 
   /// Pages outstanding and nothing heard for the configured time.

@@ -14,6 +14,8 @@ struct TransportChoice: Sendable {
   private var windowStart: UInt64 = 0
   private var windowFirst: UInt64 = 0
   private var highest: UInt64 = 0
+  /// What a request says of it.
+  var position: UInt32 { UInt32(truncatingIfNeeded: highest) }
   private var received: UInt64 = 0
 
   init(_ configuration: ClientConfiguration) {
@@ -27,13 +29,13 @@ struct TransportChoice: Sendable {
     heardAt = now
     silentTimeouts = 0
     silentSince = nil
-    guard configuration.transport == .auto else { return }
     if instance != self.instance || now > windowStart + 5_000_000_000 {
       (self.instance, windowStart, windowFirst, highest, received) = (instance, now, counter, counter, 1)
       if isUnicast && reason == Self.silent { turn(unicast: false, "", now) }
       return
     }
     highest = max(highest, counter)
+    guard configuration.transport == .auto else { return }
     received += 1
     let sent = highest &- windowFirst &+ 1
     if isUnicast && reason == Self.silent { turn(unicast: false, "", now) }

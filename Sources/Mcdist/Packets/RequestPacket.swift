@@ -1,14 +1,14 @@
 /// The body of a request.
 ///
-///     0        4          8              12      13     14     16            24              28
-///     | client | sequence | receive rate | flags | runs | zero | client time | round trip µs | runs × 8 bytes
-///     | u32    | u32      | u32, bytes/s | u8    | u8   | u16  | u64         | u32           |
+///     0        4          8              12      13     14     16            24              28         32
+///     | client | sequence | receive rate | flags | runs | zero | client time | round trip µs | position | runs × 8 bytes
+///     | u32    | u32      | u32, bytes/s | u8    | u8   | u16  | u64         | u32           | u32      |
 ///
 ///     run: | first page u32 | pages u16 | urgency u8 | retry u8 |
 ///
 /// flags: bit 0 the client wants unicast; others are zero. runs: at most 64; none: a sign of life.
 package enum RequestPacket {
-  package static let headerBytes = 28
+  package static let headerBytes = 32
   package static let runBytes = 8
   package static let bytesMax = headerBytes + PageRequest.runsMax * runBytes
 
@@ -23,6 +23,7 @@ package enum RequestPacket {
     body.storeLittle(UInt16(0), at: 14)
     body.storeLittle(request.clientTime, at: 16)
     body.storeLittle(request.roundTrip, at: 24)
+    body.storeLittle(request.position, at: 28)
     var at = headerBytes
     for run in request.runs {
       body.storeLittle(run.first, at: at)
@@ -55,7 +56,8 @@ package enum RequestPacket {
     }
     return PageRequest(
       client: client, sequence: body.little(UInt32.self, at: 4), receiveRate: body.little(UInt32.self, at: 8),
-      roundTrip: body.little(UInt32.self, at: 24), wantsUnicast: body[12] == 1,
+      roundTrip: body.little(UInt32.self, at: 24), position: body.little(UInt32.self, at: 28),
+      wantsUnicast: body[12] == 1,
       clientTime: body.little(UInt64.self, at: 16), runs: runs)
   }
 }

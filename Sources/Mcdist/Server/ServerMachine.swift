@@ -59,7 +59,7 @@ public struct ServerMachine: Sendable {
       guard first < pageCount else { continue }
       for page in first..<min(first + Int(run.count), pageCount) {
         counters.requests += 1
-        let isLost = want(page, run.urgency, client: &client, now: now)
+        let isLost = want(page, run.urgency, client: &client, position: request.position, now: now)
         if run.isRetry && isLost { lost += 1 }
       }
     }
@@ -83,6 +83,11 @@ public struct ServerMachine: Sendable {
       if let found = nextMulticast(urgency, now: now) { return found }
     }
     return nil
+  }
+
+  /// A page went out by multicast, its last part in the datagram with this counter.
+  public mutating func sent(_ page: PageIndex, in counter: UInt64) {
+    multicast.sent(page, in: UInt32(truncatingIfNeeded: counter))
   }
 
   /// What the last pages cost on the wire.
@@ -119,7 +124,8 @@ public struct ServerMachine: Sendable {
 
   /// True: it had been sent there longer ago than a round trip.
   private mutating func want(
-    _ page: PageIndex, _ urgency: PageRequest.Urgency, client: inout ServerClient, now: UInt64
+    _ page: PageIndex, _ urgency: PageRequest.Urgency, client: inout ServerClient, position: UInt32,
+    now: UInt64
   ) -> Bool {
     if client.wantsUnicast {
       let answer = client.insert(page, urgency, window: window, max: configuration.queuedMax, now: now)
@@ -135,7 +141,11 @@ public struct ServerMachine: Sendable {
       multicast.insert(page, urgency)
       return false
     }
-    if multicast.wasSent(page, within: window, now: now) {
+    // A receiver's buffer may hold more than a round trip's worth.
+    let isOnItsWay =
+      urgency != .demand && multicast.isOnItsWay(page, position: position)
+      && multicast.wasSent(page, within: configuration.onItsWayMax, now: now)
+    if isOnItsWay || multicast.wasSent(page, within: window, now: now) {
       counters.lockstepSuppressed += 1
       return false
     }

@@ -7,12 +7,15 @@ struct MulticastQueue: Sendable {
   private var marks: [UInt8]
   /// When a page was last sent: units of 2^16 ns, plus one; 0: never. Comes round after 78 hours: one more suppression.
   private var sentAt: [UInt32]
+  /// The counter of the last datagram with a part of it; low 32 bits.
+  private var sentIn: [UInt32]
   private var queues = (Ring<UInt32>(), Ring<UInt32>(), Ring<UInt32>())
   private var wanted = [0, 0, 0]
 
   init(pageCount: Int) {
     marks = Array(repeating: 0, count: pageCount)
     sentAt = Array(repeating: 0, count: pageCount)
+    sentIn = Array(repeating: 0, count: pageCount)
   }
 
   func isWanted(_ page: PageIndex) -> Bool { marks[page] >> 4 != 0 }
@@ -23,6 +26,13 @@ struct MulticastQueue: Sendable {
   func wasSent(_ page: PageIndex, within window: UInt64, now: UInt64) -> Bool {
     sentAt[page] != 0 && UInt64(Self.tick(now) &- sentAt[page]) << 16 < window
   }
+
+  /// It is still on its way to a client that has seen the datagrams up to `position`.
+  func isOnItsWay(_ page: PageIndex, position: UInt32) -> Bool {
+    position != 0 && Int32(bitPattern: sentIn[page] &- position) > 0
+  }
+
+  mutating func sent(_ page: PageIndex, in counter: UInt32) { sentIn[page] = counter }
 
   /// Wants the page, or wants it more urgently.
   mutating func insert(_ page: PageIndex, _ urgency: PageRequest.Urgency) {
