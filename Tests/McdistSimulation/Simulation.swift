@@ -34,10 +34,17 @@ public struct SimulationPlan: Sendable {
 }
 
 public final class Simulation {
+  private struct Packet {
+    var page: PageIndex
+    /// Nil: by unicast.
+    var counter: UInt64?
+    /// Whose request is answered, and what that said is the time.
+    var echo: (client: UInt32, time: UInt64)?
+  }
   private enum Event {
     case request(PageRequest)
-    case page(client: Int, page: PageIndex, counter: UInt64?)
-    case multicast(page: PageIndex, counter: UInt64)
+    case page(client: Int, Packet)
+    case multicast(Packet)
     case wakeServer
     case wakeClient(Int)
     case restart
@@ -51,6 +58,8 @@ public final class Simulation {
   private var indices: [UInt32: Int] = [:]
   private var serverInstance: UInt64 = 1
   private var counter: UInt64 = 0
+  private var echoes: [(client: UInt32, time: UInt64, at: UInt64)] = []
+  private var echoed = 0
   private var linkFree: UInt64 = 0
   private var slowFree: UInt64 = 0
   private var serverWake = UInt64.max
@@ -105,11 +114,12 @@ public final class Simulation {
     switch event {
     case .request(let request):
       server.receive(request, now: now)
+      if echoes.count < 1024 { echoes.append((request.client, request.clientTime, now)) }
       serve()
-    case .page(let client, let page, let counter): deliver(page, to: client, counter: counter)
-    case .multicast(let page, let counter):
+    case .page(let client, let packet): deliver(packet, to: client)
+    case .multicast(let packet):
       for client in 0..<plan.clients where !plan.withoutMulticast.contains(client) {
-        transit(page, to: client, counter: counter)
+        transit(packet, to: client)
       }
     case .wakeServer:
       serverWake = .max
@@ -137,14 +147,14 @@ public final class Simulation {
       case .multicast:
         server.sent(transmission.page, in: counter)
         if isKept {
-          events.push(linkFree + plan.latency, .multicast(page: transmission.page, counter: counter))
+          events.push(linkFree + plan.latency, .multicast(Packet(page: transmission.page, counter: counter, echo: echo())))
         }
         counter += 1
       case .unicast(let id):
         ratesByUnicast += 1
         guard isKept, let client = indices[id] else { continue }
         guard random.unit() >= plan.loss else { continue }
-        events.push(linkFree + plan.latency, .page(client: client, page: transmission.page, counter: nil))
+        events.push(linkFree + plan.latency, .page(client: client, Packet(page: transmission.page, counter: nil, echo: echo())))
       }
       if !isKept { linkFree -= UInt64(Double(SimulationPlan.pageBytes) / plan.linkRate * 1e9) }
     }
@@ -154,27 +164,42 @@ public final class Simulation {
     }
   }
 
-  /// One receiver's share of a multicast packet.
-  private func transit(_ page: PageIndex, to client: Int, counter: UInt64) {
-    if plan.loss > 0, random.unit() < plan.loss { return }
-    if plan.duplication > 0, random.unit() < plan.duplication {
-      events.push(now + random.next() % 1_000_000, .page(client: client, page: page, counter: counter))
+  /// The next request to be echoed, as if it had come just now.
+  private func echo() -> (client: UInt32, time: UInt64)? {
+    guard echoed < echoes.count else {
+      (echoes, echoed) = ([], 0)
+      return nil
     }
-    if plan.reordering > 0, random.unit() < plan.reordering {
-      events.push(now + random.next() % 5_000_000, .page(client: client, page: page, counter: counter))
-      return
-    }
-    deliver(page, to: client, counter: counter)
+    let next = echoes[echoed]
+    echoed += 1
+    return (next.client, next.time + (now - next.at))
   }
 
-  private func deliver(_ page: PageIndex, to client: Int, counter: UInt64?) {
+  /// One receiver's share of a multicast packet.
+  private func transit(_ packet: Packet, to client: Int) {
+    if plan.loss > 0, random.unit() < plan.loss { return }
+    if plan.duplication > 0, random.unit() < plan.duplication {
+      events.push(now + random.next() % 1_000_000, .page(client: client, packet))
+    }
+    if plan.reordering > 0, random.unit() < plan.reordering {
+      events.push(now + random.next() % 5_000_000, .page(client: client, packet))
+      return
+    }
+    deliver(packet, to: client)
+  }
+
+  private func deliver(_ packet: Packet, to client: Int) {
+    let page = packet.page
     if let cut = plan.cutOff[client], cut.contains(now) { return }
     if let slow = plan.slow, slow.client == client {
       guard Double(max(slowFree, now) - now) / 1e9 * slow.rate < 256e3 else { return }
       slowFree = max(slowFree, now) + UInt64(Double(SimulationPlan.pageBytes) / slow.rate * 1e9)
     }
     clients[client].heard(
-      bytes: SimulationPlan.pageBytes, multicast: counter.map { (serverInstance, $0) }, now: now)
+      bytes: SimulationPlan.pageBytes, multicast: packet.counter.map { (serverInstance, $0) }, now: now)
+    if let echo = packet.echo, echo.client == clients[client].clientIdentifier {
+      clients[client].heardEcho(of: echo.time, now: now)
+    }
     if case .new = clients[client].received(page, now: now) {
       if has[client][page] { newTwice += 1 }
       has[client][page] = true

@@ -10,8 +10,12 @@ extension ClientMachine {
       guard states[Int(next)] == .demanded else { continue }
       add(Int(next), .demand, isRetry: false, to: &runs, now: now)
     }
-    while runs.count < PageRequest.runsMax, let next = retries.popFirst() {
-      guard let urgency = urgency(Int(next)) else { continue }
+    while runs.count < PageRequest.runsMax, let next = demandRetries.popFirst() {
+      if states[Int(next)] == .demanded { add(Int(next), .demand, isRetry: true, to: &runs, now: now) }
+    }
+    window.turn(&choice, echoTime, now: now)
+    while runs.count < PageRequest.runsMax, window.hasRoom, let next = bulkRetries.popFirst() {
+      guard let urgency = urgency(Int(next)), urgency != .demand else { continue }
       add(Int(next), urgency, isRetry: true, to: &runs, now: now)
     }
     if runs.count < PageRequest.runsMax { addPrefetches(to: &runs, now: now) }
@@ -35,7 +39,7 @@ extension ClientMachine {
 
   /// When `nextRequest` may have something, or the origin counts as silent; nil: only after a call.
   public func nextDeadline(now: UInt64) -> UInt64? {
-    if !demands.isEmpty || !retries.isEmpty { return now }
+    if !demands.isEmpty || !demandRetries.isEmpty || (!bulkRetries.isEmpty && window.hasRoom) { return now }
     var deadline: UInt64?
     func consider(_ time: UInt64) { deadline = min(deadline ?? time, time) }
     for index in waiting.indices {
@@ -57,23 +61,24 @@ extension ClientMachine {
   static let pushBatch = 64
 
   private var canPrefetch: Bool {
-    outstandingPrefetches + Self.prefetchBatch <= configuration.prefetchOutstandingMax
+    guard window.hasRoom && bulkRetries.isEmpty else { return false }
+    return outstandingPrefetches + Self.prefetchBatch <= configuration.prefetchOutstandingMax
       || outstandingPrefetches == 0
   }
 
   private var canPush: Bool {
-    isPushing && missingCount > 0 && outstandingDemands == 0 && pushCursor < pageCount
+    isPushing && missingCount > 0 && window.hasRoom && outstandingDemands == 0 && pushCursor < pageCount
       && outstandingPushes + Self.pushBatch <= configuration.pushOutstandingMax
   }
 
   private mutating func addPrefetches(to runs: inout [PageRequest.Run], now: UInt64) {
     guard canPrefetch else { return }
     while runs.count < PageRequest.runsMax, outstandingPrefetches < configuration.prefetchOutstandingMax,
-      let range = prefetches.first
+      window.hasRoom, let range = prefetches.first
     {
       var page = range.lowerBound
       while page < range.upperBound, runs.count < PageRequest.runsMax,
-        outstandingPrefetches < configuration.prefetchOutstandingMax
+        outstandingPrefetches < configuration.prefetchOutstandingMax, window.hasRoom
       {
         if states[page] == .missing {
           states[page] = .prefetched
@@ -122,6 +127,7 @@ extension ClientMachine {
     let level = min(Int(levels[page]), Self.levels - 1)
     waiting[(urgency == .demand ? 0 : Self.levels) + level].append(
       Outstanding(page: UInt32(page), stamp: stamp, sentAt: now))
+    if urgency != .demand { window.asked() }
     counters.requests += 1
     if isRetry { counters.retries += 1 }
     if let last = runs.last, Int(last.first) + Int(last.count) == page, last.urgency == urgency,
@@ -173,7 +179,12 @@ extension ClientMachine {
         let isSilence = index < Self.levels || !isPassedOver(first)
         levels[page] = isSilence ? min(levels[page] + 1, UInt8(Self.levels - 1)) : max(levels[page], 1)
         stamps[page] = 0
-        retries.append(first.page)
+        if states[page] == .demanded {
+          demandRetries.append(first.page)
+        } else {
+          window.lost()
+          bulkRetries.append(first.page)
+        }
       }
     }
   }

@@ -25,7 +25,9 @@ public struct ClientMachine: Sendable {
   var stamps: [UInt32]
   var levels: [UInt8]
   var demands = Ring<UInt32>()
-  var retries = Ring<UInt32>()
+  /// What did not come in time and is to be asked for again.
+  var demandRetries = Ring<UInt32>()
+  var bulkRetries = Ring<UInt32>()
   var prefetches = Ring<PageRange>()
   /// Requests without an answer, oldest first: of demanded pages by level, then of others by level.
   var waiting: [Ring<Outstanding>]
@@ -33,6 +35,7 @@ public struct ClientMachine: Sendable {
   var outstandingDemands = 0
   var outstandingPrefetches = 0
   var outstandingPushes = 0
+  var window: RequestWindow
   var demandTime = RoundTrip()
   /// From a request to the first datagram after it, by the server's echo: without the time that pages are queued.
   var echoTime = RoundTrip()
@@ -61,6 +64,7 @@ public struct ClientMachine: Sendable {
     levels = Array(repeating: 0, count: pageCount)
     waiting = Array(repeating: Ring(), count: 2 * Self.levels)
     choice = TransportChoice(configuration)
+    window = RequestWindow(max: configuration.prefetchOutstandingMax)
     missingCount = pageCount
   }
 
@@ -81,6 +85,8 @@ public struct ClientMachine: Sendable {
       case .prefetched: outstandingPrefetches -= 1
       case .pushed: outstandingPushes -= 1
       }
+      if stamps[page] != 0 { window.forgotten() }
+      stamps[page] = 0
       states[page] = .demanded
       outstandingDemands += 1
       levels[page] = 0
@@ -144,7 +150,7 @@ public struct ClientMachine: Sendable {
   }
 
   /// The server gave back the time that a request of this client bore.
-  mutating func heardEcho(of time: UInt64, now: UInt64) {
+  public mutating func heardEcho(of time: UInt64, now: UInt64) {
     if time < now { echoTime.sample(nanoseconds: now - time) }
   }
 
@@ -155,6 +161,7 @@ public struct ClientMachine: Sendable {
   }
 
   private mutating func settle(_ page: PageIndex) {
+    if stamps[page] != 0 && (states[page] == .prefetched || states[page] == .pushed) { window.arrived() }
     switch states[page] {
     case .present: return
     case .missing: break
@@ -163,6 +170,7 @@ public struct ClientMachine: Sendable {
     case .pushed: outstandingPushes -= 1
     }
     states[page] = .present
+    stamps[page] = 0
     missingCount -= 1
     if !hasOutstanding { waitingSince = nil }
   }

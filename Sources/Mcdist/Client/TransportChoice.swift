@@ -17,6 +17,9 @@ struct TransportChoice: Sendable {
   /// What a request says of it.
   var position: UInt32 { UInt32(truncatingIfNeeded: highest) }
   private var received: UInt64 = 0
+  /// Since `takeRecent`.
+  private var recentFirst: UInt64 = 0
+  private var recentReceived: UInt64 = 0
 
   init(_ configuration: ClientConfiguration) {
     self.configuration = configuration
@@ -29,6 +32,8 @@ struct TransportChoice: Sendable {
     heardAt = now
     silentTimeouts = 0
     silentSince = nil
+    if instance != self.instance { (recentFirst, recentReceived) = (counter, 0) }
+    recentReceived += 1
     if instance != self.instance || now > windowStart + 5_000_000_000 {
       (self.instance, windowStart, windowFirst, highest, received) = (instance, now, counter, counter, 1)
       if isUnicast && reason == Self.silent { turn(unicast: false, "", now) }
@@ -47,6 +52,12 @@ struct TransportChoice: Sendable {
       turn(unicast: false, "", now)
     }
     (windowStart, windowFirst, received) = (now, highest &+ 1, 0)
+  }
+
+  /// Multicast datagrams since it was called last: how many came, and how many were sent.
+  mutating func takeRecent() -> (came: Int, sent: Int) {
+    defer { (recentFirst, recentReceived) = (highest &+ 1, 0) }
+    return (Int(recentReceived), Int(clamping: highest &+ 1 &- recentFirst))
   }
 
   /// A page asked for at `sentAt` did not come in time.

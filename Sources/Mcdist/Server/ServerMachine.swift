@@ -228,11 +228,11 @@ public struct ServerMachine: Sendable {
   }
 
   /// What the receivers get together of what is sent: the mean of those by multicast, the sum of those by unicast.
-  /// Nobody is believed beyond what is sent, nor below the floor; who has not been heard for 2 s does not count.
+  /// Nobody is believed beyond what is sent, nor below the floor; who asks for nothing for half a second does not count.
   private mutating func delivered(now: UInt64) -> Double? {
     let sending = limit.sendRate(now: now)
     var (sum, count, alone) = (0.0, 0, 0.0)
-    for client in clients.values where client.receiveRate > 0 && client.heardAt + 2_000_000_000 > now {
+    for client in clients.values where client.receiveRate > 0 && client.heardAt + 500_000_000 > now {
       let rate = min(
         max(Double(client.receiveRate), configuration.floorRate), max(sending, configuration.floorRate))
       if client.wantsUnicast {
