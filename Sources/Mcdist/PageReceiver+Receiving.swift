@@ -118,7 +118,7 @@ extension PageReceiver {
   func sendRequests(_ now: UInt64) {
     // A bound; with retries of everything at once the rest goes out at `nextDeadline`, which is then `now`.
     for _ in 0..<8 {
-      guard let request = machine.nextRequest(now: now) else { return }
+      guard let request = machine.nextRequest(now: now, lacking: { reassembly.lacking($0) }) else { return }
       let count = RequestPacket.write(request, to: scratch)
       let length = sealer.seal(
         UnsafeRawBufferPointer(start: scratch, count: count), kind: .request, into: datagram)

@@ -1,3 +1,9 @@
+/// Pieces of a page's bytes as they travel, a bit for each 256.
+public enum PageParts {
+  public static let all = UInt16.max
+  static let bytes = 256
+}
+
 /// What a client asks of the server.
 public struct PageRequest: Equatable, Sendable {
   public enum Urgency: UInt8, Sendable, Comparable {
@@ -14,12 +20,17 @@ public struct PageRequest: Equatable, Sendable {
     public var urgency: Urgency
     /// Asked for before, and not come in time.
     public var isRetry: Bool
+    /// Of a retry of one page: which pieces of its bytes as they travel lack, bit 0 the first 256 bytes.
+    public var parts: UInt16
 
-    public init(first: UInt32, count: UInt16, urgency: Urgency, isRetry: Bool = false) {
+    public init(
+      first: UInt32, count: UInt16, urgency: Urgency, isRetry: Bool = false, parts: UInt16 = PageParts.all
+    ) {
       self.first = first
       self.count = count
       self.urgency = urgency
       self.isRetry = isRetry
+      self.parts = parts
     }
   }
 

@@ -2,8 +2,11 @@ import GuestMemory
 
 /// What to ask for, and when again.
 extension ClientMachine {
-  /// The request that is due at `now`; nil: none before `nextDeadline`. Call until nil.
-  public mutating func nextRequest(now: UInt64) -> PageRequest? {
+  /// The request that is due at `now`; nil: none before `nextDeadline`. Call until nil. `lacking`: of a page of
+  /// which some has come, what lacks.
+  public mutating func nextRequest(
+    now: UInt64, lacking: (PageIndex) -> UInt16 = { _ in PageParts.all }
+  ) -> PageRequest? {
     expire(now)
     var runs: [PageRequest.Run] = []
     while runs.count < PageRequest.runsMax, let next = demands.popFirst() {
@@ -11,15 +14,17 @@ extension ClientMachine {
       add(Int(next), .demand, isRetry: false, to: &runs, now: now)
     }
     while runs.count < PageRequest.runsMax, let next = demandRetries.popFirst() {
-      if states[Int(next)] == .demanded { add(Int(next), .demand, isRetry: true, to: &runs, now: now) }
+      if states[Int(next)] == .demanded {
+        add(Int(next), .demand, isRetry: true, parts: lacking(Int(next)), to: &runs, now: now)
+      }
     }
     window.turn(&choice, echoTime, now: now)
     while runs.count < PageRequest.runsMax, window.hasRoom, let next = bulkRetries.popFirst() {
       guard let urgency = urgency(Int(next)), urgency != .demand else { continue }
-      add(Int(next), urgency, isRetry: true, to: &runs, now: now)
+      add(Int(next), urgency, isRetry: true, parts: lacking(Int(next)), to: &runs, now: now)
     }
-    if runs.count < PageRequest.runsMax { addPrefetches(to: &runs, now: now) }
-    if runs.count < PageRequest.runsMax { addPushes(to: &runs, now: now) }
+    if runs.count < PageRequest.runsMax { addPrefetches(to: &runs, lacking, now: now) }
+    if runs.count < PageRequest.runsMax { addPushes(to: &runs, lacking, now: now) }
     if runs.isEmpty { return nil }
     sequence &+= 1
     if waitingSince == nil { waitingSince = now }
@@ -71,7 +76,9 @@ extension ClientMachine {
       && outstandingPushes + Self.pushBatch <= configuration.pushOutstandingMax
   }
 
-  private mutating func addPrefetches(to runs: inout [PageRequest.Run], now: UInt64) {
+  private mutating func addPrefetches(
+    to runs: inout [PageRequest.Run], _ lacking: (PageIndex) -> UInt16, now: UInt64
+  ) {
     guard canPrefetch else { return }
     while runs.count < PageRequest.runsMax, outstandingPrefetches < configuration.prefetchOutstandingMax,
       window.hasRoom, let range = prefetches.first
@@ -83,7 +90,7 @@ extension ClientMachine {
         if states[page] == .missing {
           states[page] = .prefetched
           outstandingPrefetches += 1
-          add(page, .prefetch, isRetry: false, to: &runs, now: now)
+          add(page, .prefetch, isRetry: false, parts: lacking(page), to: &runs, now: now)
         }
         page += 1
       }
@@ -96,7 +103,9 @@ extension ClientMachine {
   }
 
   /// In ascending order, so that all clients ask for the same pages at about the same time.
-  private mutating func addPushes(to runs: inout [PageRequest.Run], now: UInt64) {
+  private mutating func addPushes(
+    to runs: inout [PageRequest.Run], _ lacking: (PageIndex) -> UInt16, now: UInt64
+  ) {
     guard canPush else { return }
     let batch = Double(Self.pushBatch * Page.bytes)
     pushTokens = min(
@@ -109,7 +118,7 @@ extension ClientMachine {
       if states[pushCursor] == .missing {
         states[pushCursor] = .pushed
         outstandingPushes += 1
-        add(pushCursor, .push, isRetry: false, to: &runs, now: now)
+        add(pushCursor, .push, isRetry: false, parts: lacking(pushCursor), to: &runs, now: now)
         asked += 1
       }
       pushCursor += 1
@@ -119,9 +128,10 @@ extension ClientMachine {
 
   /// Puts a page into the request and among those that are waited for.
   private mutating func add(
-    _ page: PageIndex, _ urgency: PageRequest.Urgency, isRetry: Bool, to runs: inout [PageRequest.Run],
-    now: UInt64
+    _ page: PageIndex, _ urgency: PageRequest.Urgency, isRetry: Bool, parts: UInt16 = PageParts.all,
+    to runs: inout [PageRequest.Run], now: UInt64
   ) {
+    let isRetry = isRetry || parts != PageParts.all  // others had asked for it, and some of it was lost
     let stamp = max(1, UInt32(truncatingIfNeeded: now / 1000))
     stamps[page] = stamp
     let level = min(Int(levels[page]), Self.levels - 1)
@@ -131,11 +141,11 @@ extension ClientMachine {
     counters.requests += 1
     if isRetry { counters.retries += 1 }
     if let last = runs.last, Int(last.first) + Int(last.count) == page, last.urgency == urgency,
-      last.isRetry == isRetry, last.count < .max
+      last.isRetry == isRetry, last.parts == PageParts.all, parts == PageParts.all, last.count < .max
     {
       runs[runs.count - 1].count += 1
     } else {
-      runs.append(.init(first: UInt32(page), count: 1, urgency: urgency, isRetry: isRetry))
+      runs.append(.init(first: UInt32(page), count: 1, urgency: urgency, isRetry: isRetry, parts: parts))
     }
   }
 
@@ -156,7 +166,7 @@ extension ClientMachine {
       let timeout = demandTime.timeout(level: level, configuration)
       return request.sentAt + timeout + chance.next() % (timeout / 4 + 1)
     }
-    if isPassedOver(request) { return bulkAnswered }
+    if isPassedOver(request, level: level) { return bulkAnswered }
     let timeout = max(echoTime.timeout(level: level, configuration), 5 * configuration.retryMin)
     let silence = max(request.sentAt, heardAt) + timeout
     return min(silence, request.sentAt + configuration.retryMax) + chance.next() % (timeout / 4 + 1)
@@ -164,7 +174,9 @@ extension ClientMachine {
 
   /// But for demands, a server answers in the order of requests: a later one has been answered. Where others had asked
   /// for the later one before, this is wrong, and the server passes over the retry.
-  private func isPassedOver(_ request: Outstanding) -> Bool { request.sentAt + 1000 < bulkAnswered }
+  private func isPassedOver(_ request: Outstanding, level: Int) -> Bool {
+    request.sentAt + (level == 0 ? 1000 : UInt64(2 * echoTime.smoothed) + configuration.retryMin) < bulkAnswered
+  }
 
   /// Takes in what came and what is due again.
   private mutating func expire(_ now: UInt64) {
@@ -176,7 +188,7 @@ extension ClientMachine {
         _ = waiting[index].popFirst()
         guard isCurrent else { continue }
         choice.timedOut(sentAt: first.sentAt, now: now)
-        let isSilence = index < Self.levels || !isPassedOver(first)
+        let isSilence = index < Self.levels || !isPassedOver(first, level: index % Self.levels)
         levels[page] = isSilence ? min(levels[page] + 1, UInt8(Self.levels - 1)) : max(levels[page], 1)
         stamps[page] = 0
         if states[page] == .demanded {

@@ -32,9 +32,9 @@ struct DatagramBatch: ~Copyable {
   /// Room for a page in any case: at most 5 datagrams are begun by one.
   var hasRoom: Bool { datagrams + 5 <= Self.datagramsMax }
 
-  /// Puts a page in. `page`'s bytes nil: zeros.
+  /// Puts a page in, or pieces of it. `page`'s bytes nil: zeros.
   mutating func add(
-    _ page: PageIndex, _ content: UnsafeRawPointer?, sealer: inout Sealer, echo: () -> RequestEcho?
+    _ page: PageIndex, _ content: UnsafeRawPointer?, _ parts: UInt16 = PageParts.all, sealer: inout Sealer, echo: () -> RequestEcho?
   ) {
     guard let content, !PageCompressor.isZero(content) else {
       while !writer.zeros(page) { close(&sealer, padded: true, echo()) }
@@ -47,12 +47,30 @@ struct DatagramBatch: ~Copyable {
     } else {
       (encoding, whole) = (.raw, UnsafeRawBufferPointer(start: content, count: Page.bytes))
     }
-    if encoding == .lz4, writer.same(page, as: whole, encoding) { return }
-    var offset = 0
-    while offset < whole.count {
-      let count = writer.part(page, encoding, whole, from: offset)
-      offset += count
-      if offset < whole.count { close(&sealer, padded: true, echo()) }
+    if parts == PageParts.all {
+      if encoding == .lz4, writer.same(page, as: whole, encoding) { return }
+      add(page, encoding, whole, 0..<whole.count, &sealer, echo)
+      return
+    }
+    var piece = 0
+    while piece < 16 {
+      let first = piece
+      while piece < 16, parts >> UInt16(piece) & 1 != 0 { piece += 1 }
+      let start = min(first * PageParts.bytes, whole.count)
+      let bytes = start..<max(start, min(piece * PageParts.bytes, whole.count))
+      if !bytes.isEmpty { add(page, encoding, whole, bytes, &sealer, echo) }
+      if first == piece { piece += 1 }
+    }
+  }
+
+  private mutating func add(
+    _ page: PageIndex, _ encoding: PageEncoding, _ whole: UnsafeRawBufferPointer, _ bytes: Range<Int>,
+    _ sealer: inout Sealer, _ echo: () -> RequestEcho?
+  ) {
+    var offset = bytes.lowerBound
+    while offset < bytes.upperBound {
+      offset += writer.part(page, encoding, whole, offset..<bytes.upperBound)
+      if offset < bytes.upperBound { close(&sealer, padded: true, echo()) }
     }
   }
 

@@ -107,11 +107,12 @@ package struct PageWriter: ~Copyable {
     return false
   }
 
-  /// Writes what fits of `bytes` from `offset` on: how many; 0: this datagram is full for it.
+  /// Writes what fits of `range` of `bytes`: how many; 0: this datagram is full for it.
   package mutating func part(
-    _ page: PageIndex, _ encoding: PageEncoding, _ bytes: UnsafeRawBufferPointer, from offset: Int
+    _ page: PageIndex, _ encoding: PageEncoding, _ bytes: UnsafeRawBufferPointer, _ range: Range<Int>
   ) -> Int {
-    let rest = bytes.count - offset
+    let offset = range.lowerBound
+    let rest = range.count
     let space = room - Self.partBytes
     let count: Int
     if rest <= space {

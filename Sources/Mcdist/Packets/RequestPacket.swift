@@ -6,6 +6,8 @@
 ///
 ///     run: | first page u32 | pages u16 | urgency u8 | retry u8 |
 ///
+/// retry 0: first asked for; 1: asked for again; 2: one page of which pieces came: in the place of `pages` a bit for each
+/// 256 of its bytes as they travel that lack.
 /// flags: bit 0 the client wants unicast; others are zero. runs: at most 64; none: a sign of life.
 package enum RequestPacket {
   package static let headerBytes = 32
@@ -27,9 +29,10 @@ package enum RequestPacket {
     var at = headerBytes
     for run in request.runs {
       body.storeLittle(run.first, at: at)
-      body.storeLittle(run.count, at: at + 4)
+      let isPart = run.isRetry && run.count == 1 && run.parts != PageParts.all
+      body.storeLittle(isPart ? run.parts : run.count, at: at + 4)
       body.storeLittle(run.urgency.rawValue, at: at + 6)
-      body.storeLittle(UInt8(run.isRetry ? 1 : 0), at: at + 7)
+      body.storeLittle(UInt8(isPart ? 2 : run.isRetry ? 1 : 0), at: at + 7)
       at += runBytes
     }
     return at
@@ -48,11 +51,16 @@ package enum RequestPacket {
     for index in 0..<count {
       let at = headerBytes + index * runBytes
       let first = body.little(UInt32.self, at: at)
-      let pages = body.little(UInt16.self, at: at + 4)
-      guard let urgency = PageRequest.Urgency(rawValue: body[at + 6]), body[at + 7] <= 1, pages > 0,
+      let number = body.little(UInt16.self, at: at + 4)
+      let isPart = body[at + 7] == 2
+      let pages = isPart ? 1 : number
+      guard let urgency = PageRequest.Urgency(rawValue: body[at + 6]), body[at + 7] <= 2, number > 0,
         Int(first) + Int(pages) <= pageCount
       else { return nil }
-      runs.append(.init(first: first, count: pages, urgency: urgency, isRetry: body[at + 7] == 1))
+      runs.append(
+        .init(
+          first: first, count: pages, urgency: urgency, isRetry: body[at + 7] > 0,
+          parts: isPart ? number : PageParts.all))
     }
     return PageRequest(
       client: client, sequence: body.little(UInt32.self, at: 4), receiveRate: body.little(UInt32.self, at: 8),

@@ -40,6 +40,8 @@ public struct Transmission: Equatable, Sendable {
   public var page: PageIndex
   public var to: Destination
   public var urgency: PageRequest.Urgency
+  /// Which pieces of it.
+  public var parts: UInt16 = PageParts.all
   /// The page has been sent there before.
   public var isRetransmission: Bool
 }

@@ -59,7 +59,7 @@ public struct ServerMachine: Sendable {
       guard first < pageCount else { continue }
       for page in first..<min(first + Int(run.count), pageCount) {
         counters.requests += 1
-        let isLost = want(page, run.urgency, client: &client, position: request.position, now: now)
+        let isLost = want(page, run, client: &client, position: request.position, now: now)
         if run.isRetry && isLost { lost += 1 }
       }
     }
@@ -124,9 +124,9 @@ public struct ServerMachine: Sendable {
 
   /// True: it had been sent there longer ago than a round trip.
   private mutating func want(
-    _ page: PageIndex, _ urgency: PageRequest.Urgency, client: inout ServerClient, position: UInt32,
-    now: UInt64
+    _ page: PageIndex, _ run: PageRequest.Run, client: inout ServerClient, position: UInt32, now: UInt64
   ) -> Bool {
+    let urgency = run.urgency
     if client.wantsUnicast {
       let answer = client.insert(page, urgency, window: window, max: configuration.queuedMax, now: now)
       switch answer {
@@ -138,18 +138,24 @@ public struct ServerMachine: Sendable {
     }
     if multicast.isWanted(page) {
       counters.lockstepSuppressed += 1
-      multicast.insert(page, urgency)
+      multicast.insert(page, urgency, run.parts)
       return false
     }
     // A receiver's buffer may hold more than a round trip's worth.
     let isOnItsWay =
       urgency != .demand && multicast.isOnItsWay(page, position: position)
       && multicast.wasSent(page, within: configuration.onItsWayMax, now: now)
+    var parts = run.parts
     if isOnItsWay || multicast.wasSent(page, within: window, now: now) {
-      counters.lockstepSuppressed += 1
-      return false
+      parts = multicast.unsent(page, of: parts)
+      if parts == 0 {
+        counters.lockstepSuppressed += 1
+        return false
+      }
     }
-    multicast.insert(page, urgency)
+    // What others have already is sent before what nobody has: a host holds the pieces of few pages.
+    let isRepair = run.isRetry && multicast.wasSent(page)
+    multicast.insert(page, isRepair ? .demand : urgency, parts)
     return multicast.wasSent(page)
   }
 
@@ -174,7 +180,8 @@ public struct ServerMachine: Sendable {
     let isAgain = multicast.wasSent(page)
     if isAgain { counters.retransmitted += 1 }
     multicast.sent(page, now: now)
-    return Transmission(page: page, to: .multicast, urgency: urgency, isRetransmission: isAgain)
+    return Transmission(
+      page: page, to: .multicast, urgency: urgency, parts: multicast.poppedParts(page), isRetransmission: isAgain)
   }
 
   private func hasUnicast(_ urgency: PageRequest.Urgency) -> Bool {
@@ -210,7 +217,8 @@ public struct ServerMachine: Sendable {
     while let first = postponed.first, first.due <= now {
       _ = postponed.popFirst()
       switch first.transmission.to {
-      case .multicast: multicast.insert(first.transmission.page, first.transmission.urgency)
+      case .multicast:
+        multicast.insert(first.transmission.page, first.transmission.urgency, first.transmission.parts)
       case .unicast(let id):
         guard clients[id] != nil else { continue }
         // Its sending did not happen, so nothing is suppressed.

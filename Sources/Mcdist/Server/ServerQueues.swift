@@ -9,6 +9,9 @@ struct MulticastQueue: Sendable {
   private var sentAt: [UInt32]
   /// The counter of the last datagram with a part of it; low 32 bits.
   private var sentIn: [UInt32]
+  /// The pieces that are wanted, if any is, and those that were sent last.
+  private var parts: [UInt16]
+  private var sentParts: [UInt16]
   private var queues = (Ring<UInt32>(), Ring<UInt32>(), Ring<UInt32>())
   private var wanted = [0, 0, 0]
 
@@ -16,6 +19,8 @@ struct MulticastQueue: Sendable {
     marks = Array(repeating: 0, count: pageCount)
     sentAt = Array(repeating: 0, count: pageCount)
     sentIn = Array(repeating: 0, count: pageCount)
+    parts = Array(repeating: 0, count: pageCount)
+    sentParts = Array(repeating: 0, count: pageCount)
   }
 
   func isWanted(_ page: PageIndex) -> Bool { marks[page] >> 4 != 0 }
@@ -32,11 +37,19 @@ struct MulticastQueue: Sendable {
     position != 0 && Int32(bitPattern: sentIn[page] &- position) > 0
   }
 
+  /// Of those, what has not been sent the last time.
+  func unsent(_ page: PageIndex, of wanted: UInt16) -> UInt16 { wanted & ~sentParts[page] }
+  /// What `pop` gave out.
+  func poppedParts(_ page: PageIndex) -> UInt16 { sentParts[page] }
+
   mutating func sent(_ page: PageIndex, in counter: UInt32) { sentIn[page] = counter }
 
   /// Wants the page, or wants it more urgently.
-  mutating func insert(_ page: PageIndex, _ urgency: PageRequest.Urgency) {
+  mutating func insert(
+    _ page: PageIndex, _ urgency: PageRequest.Urgency, _ wantedParts: UInt16 = PageParts.all
+  ) {
     let mark = marks[page]
+    parts[page] = mark >> 4 != 0 ? parts[page] | wantedParts : wantedParts
     let level = urgency.rawValue
     if mark >> 4 != 0 {
       guard level + 1 < mark >> 4 else { return }
@@ -67,6 +80,7 @@ struct MulticastQueue: Sendable {
       marks[page] &= ~(1 << level)
       guard marks[page] >> 4 == level + 1 else { continue }  // sent, or wanted more urgently, meanwhile
       marks[page] &= 7
+      sentParts[page] = parts[page]
       wanted[Int(level)] -= 1
       return page
     }
