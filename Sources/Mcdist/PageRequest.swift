@@ -46,6 +46,8 @@ public struct PageRequest: Equatable, Sendable {
   public var roundTrip: UInt32
   /// The highest counter of the server's multicast datagrams that this client has seen, its low 32 bits; 0: none.
   public var position: UInt32
+  /// Of the server's multicast datagrams those that did not come lately, of 65,536.
+  public var loss: UInt16
   /// This client wants its pages by unicast.
   public var wantsUnicast: Bool
   /// The client's clock, given back by the server: any unit of the client's.
@@ -53,7 +55,7 @@ public struct PageRequest: Equatable, Sendable {
   public var runs: [Run]
 
   public init(
-    client: UInt32, sequence: UInt32, receiveRate: UInt32, roundTrip: UInt32, position: UInt32 = 0,
+    client: UInt32, sequence: UInt32, receiveRate: UInt32, roundTrip: UInt32, position: UInt32 = 0, loss: UInt16 = 0,
     wantsUnicast: Bool, clientTime: UInt64, runs: [Run]
   ) {
     self.client = client
@@ -61,6 +63,7 @@ public struct PageRequest: Equatable, Sendable {
     self.receiveRate = receiveRate
     self.roundTrip = roundTrip
     self.position = position
+    self.loss = loss
     self.wantsUnicast = wantsUnicast
     self.clientTime = clientTime
     self.runs = runs

@@ -37,6 +37,7 @@ extension PageServer {
       self.blockedUntil = nil
       guard flush(now) else { return }
     }
+    batch.parities = machine.paritiesPerBlock(now: now)
     var pages = 0
     var batches = 0
     while batches < 4, pages < 1024, let transmission = machine.next(now: now) {

@@ -111,7 +111,7 @@ enum McdistRole {
     }
     let seen = receiver.counters
     Role.tell(
-      "counted retries=\(seen.retries) duplicates=\(seen.duplicates) requests=\(seen.requests) "
+      "counted retries=\(seen.retries) repaired=\(seen.repaired) duplicates=\(seen.duplicates) requests=\(seen.requests) "
         + "dropped=\(seen.dropped) transport=\(receiver.transport.rawValue)")
   }
 

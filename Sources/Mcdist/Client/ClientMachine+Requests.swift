@@ -32,6 +32,7 @@ extension ClientMachine {
     return PageRequest(
       client: client, sequence: sequence, receiveRate: received.isKnown ? UInt32(min(max(rate, 1), 4e9)) : 0,
       roundTrip: UInt32(min(demandTime.smoothed / 1000, 1e6)), position: position(now: now),
+      loss: UInt16(min(choice.loss, 0.99) * 65536),
       wantsUnicast: choice.wantsUnicast(now: now),
       clientTime: now, runs: runs)
   }

@@ -41,6 +41,8 @@ public struct ClientMachine: Sendable {
   var echoTime = RoundTrip()
   /// When the newest request was made of which a page came; not demands.
   var bulkAnswered: UInt64 = 0
+  /// The same of the last two blocks by multicast: what was lost of them may still be repaired.
+  var answered = BlockAnswers()
   var received = RateEstimate()
   var choice: TransportChoice
   var isPushing = false
@@ -120,7 +122,8 @@ public struct ClientMachine: Sendable {
     if state != .missing && stamps[page] != 0 {
       let time = UInt64(UInt32(truncatingIfNeeded: now / 1000) &- stamps[page]) * 1000
       if state != .demanded {
-        bulkAnswered = max(bulkAnswered, now > time ? now - time : 0)
+        let asked = now > time ? now - time : 0
+        if choice.isUnicast { bulkAnswered = max(bulkAnswered, asked) } else { answered.add(asked) }
       } else if levels[page] == 0 {
         demandTime.sample(nanoseconds: time)
       }
@@ -145,6 +148,7 @@ public struct ClientMachine: Sendable {
     waitingSince = hasOutstanding ? now : nil
     received.add(bytes, now: now)
     if let multicast {
+      bulkAnswered = max(bulkAnswered, answered.turn(multicast))
       choice.heardMulticast(instance: multicast.instance, counter: multicast.counter, now: now)
     }
   }
@@ -173,6 +177,29 @@ public struct ClientMachine: Sendable {
     stamps[page] = 0
     missingCount -= 1
     if !hasOutstanding { waitingSince = nil }
+  }
+}
+
+/// When the newest request was made that was answered in a block of the server's multicast datagrams, and in the one
+/// before.
+struct BlockAnswers: Sendable {
+  private var instance: UInt64 = 0
+  private var block: UInt64 = 0
+  private var newest: UInt64 = 0
+  private var previous: UInt64 = 0
+
+  mutating func add(_ asked: UInt64) { newest = max(newest, asked) }
+
+  /// A datagram came. What was answered in a block whose repair is over.
+  mutating func turn(_ datagram: (instance: UInt64, counter: UInt64)) -> UInt64 {
+    let now = datagram.counter / UInt64(ErasureCode.blockSize)
+    guard now > block || datagram.instance != instance else { return 0 }
+    let isNext = now == block + 1 && datagram.instance == instance
+    defer {
+      (previous, newest) = isNext ? (newest, 0) : (0, 0)
+      (instance, block) = (datagram.instance, now)
+    }
+    return isNext ? previous : max(previous, newest)
   }
 }
 

@@ -17,6 +17,10 @@ struct TransportChoice: Sendable {
   /// What a request says of it.
   var position: UInt32 { UInt32(truncatingIfNeeded: highest) }
   private var received: UInt64 = 0
+  /// Of the last spans of 256 datagrams, weighted, those that did not come.
+  private(set) var loss = 0.0
+  private var spanFirst: UInt64 = 0
+  private var spanReceived: UInt64 = 0
   /// Since `takeRecent`.
   private var recentFirst: UInt64 = 0
   private var recentReceived: UInt64 = 0
@@ -32,8 +36,16 @@ struct TransportChoice: Sendable {
     heardAt = now
     silentTimeouts = 0
     silentSince = nil
-    if instance != self.instance { (recentFirst, recentReceived) = (counter, 0) }
+    if instance != self.instance {
+      (recentFirst, recentReceived, spanFirst, spanReceived) = (counter, 0, counter, 0)
+    }
     recentReceived += 1
+    spanReceived += 1
+    if counter >= spanFirst + 256 {
+      let sent = Double(counter - spanFirst + 1)
+      loss = loss * 7 / 8 + max(0, 1 - Double(spanReceived) / sent) / 8
+      (spanFirst, spanReceived) = (counter + 1, 0)
+    }
     if instance != self.instance || now > windowStart + 5_000_000_000 {
       (self.instance, windowStart, windowFirst, highest, received) = (instance, now, counter, counter, 1)
       if isUnicast && reason == Self.silent { turn(unicast: false, "", now) }

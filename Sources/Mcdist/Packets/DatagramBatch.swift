@@ -4,7 +4,7 @@ import LinuxSystem
 
 /// Datagrams of pages to one endpoint, sealed one after the other and sent with one call: all of full size but the last.
 struct DatagramBatch: ~Copyable {
-  /// 44 datagrams of 1,400 bytes: as many as one call of a UDP socket takes in bytes.
+  /// 44 datagrams: about as many as one call of a UDP socket takes in bytes.
   static let datagramsMax = 44
   private let bytes: UnsafeMutableRawPointer
   private var used = 0
@@ -16,11 +16,19 @@ struct DatagramBatch: ~Copyable {
   private var cost = 0
   private var accounted = 0
   var isSegmenting = true
+  /// Parities for blocks of what is sent by multicast, as many as `parities` says.
+  private var block: OutgoingBlock
+  var parities = 0
+  private let multicastInstance: UInt64
   private(set) var datagramsSent: UInt64 = 0
   private(set) var bytesSent: UInt64 = 0
 
-  init() {
-    bytes = .allocate(byteCount: Self.datagramsMax * PacketHeader.datagramBytesMax, alignment: 16)
+  /// `multicastInstance`: of the sealer of what goes out by multicast.
+  init(snapshotKey: SymmetricKey, multicastInstance: UInt64, parityInstance: UInt64) {
+    self.multicastInstance = multicastInstance
+    block = OutgoingBlock(
+      snapshotKey: snapshotKey, instance: multicastInstance, parityInstance: parityInstance)
+    bytes = .allocate(byteCount: Self.datagramsMax * PacketHeader.pagesDatagramBytesMax, alignment: 16)
     compressed = .allocate(byteCount: PageCompressor.compressedMax, alignment: 16)
   }
   deinit {
@@ -89,34 +97,42 @@ struct DatagramBatch: ~Copyable {
     guard datagrams > 0 else { return true }
     let all = UnsafeRawBufferPointer(start: bytes, count: used)
     if isSegmenting && datagrams > 1 {
-      switch socket.send(all, segment: PacketHeader.datagramBytesMax, to: endpoint) {
+      switch socket.send(all, segment: PacketHeader.pagesDatagramBytesMax, to: endpoint) {
       case .full: return false
       case .notSegmented: isSegmenting = false
-      case .done, .lost: return sent()
+      case .done, .lost:
+        sent(socket, endpoint)
+        return true
       }
     }
     var at = 0
     while at < used {
-      let end = min(at + PacketHeader.datagramBytesMax, used)
+      let end = min(at + PacketHeader.pagesDatagramBytesMax, used)
       // What a full socket does not take in the middle is lost, and asked for again.
       if socket.send(UnsafeRawBufferPointer(rebasing: all[at..<end]), to: endpoint) == .full, at == 0 {
         return false
       }
       at = end
     }
-    return sent()
+    sent(socket, endpoint)
+    return true
   }
 
-  private mutating func sent() -> Bool {
+  private mutating func sent(_ socket: DatagramSocket, _ endpoint: DatagramEndpoint) {
     datagramsSent += UInt64(datagrams)
     bytesSent += UInt64(used)
     (used, datagrams, cost, accounted) = (0, 0, 0, 0)
-    return true
+    guard block.hasPending else { return }
+    let bytes = block.flush(socket, to: endpoint, isSegmenting: isSegmenting)
+    bytesSent += UInt64(bytes)
+    datagramsSent += UInt64(bytes / PacketHeader.datagramBytesMax)
+    (cost, accounted) = (bytes, 0)
   }
 
   private mutating func close(_ sealer: inout Sealer, padded: Bool, _ echo: RequestEcho?) {
     precondition(datagrams < Self.datagramsMax)
     let body = writer.finish(echo: echo, padded: padded)
+    if sealer.instance == multicastInstance { block.add(sealer.counter, body, parities: parities) }
     let count = sealer.seal(body, kind: .pages, into: bytes + used)
     used += count
     cost += count

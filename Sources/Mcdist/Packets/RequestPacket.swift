@@ -1,7 +1,7 @@
 /// The body of a request.
 ///
 ///     0        4          8              12      13     14     16            24              28         32
-///     | client | sequence | receive rate | flags | runs | zero | client time | round trip µs | position | runs × 8 bytes
+///     | client | sequence | receive rate | flags | runs | loss | client time | round trip µs | position | runs × 8 bytes
 ///     | u32    | u32      | u32, bytes/s | u8    | u8   | u16  | u64         | u32           | u32      |
 ///
 ///     run: | first page u32 | pages u16 | urgency u8 | retry u8 |
@@ -22,7 +22,7 @@ package enum RequestPacket {
     body.storeLittle(request.receiveRate, at: 8)
     body.storeLittle(UInt8(request.wantsUnicast ? 1 : 0), at: 12)
     body.storeLittle(UInt8(request.runs.count), at: 13)
-    body.storeLittle(UInt16(0), at: 14)
+    body.storeLittle(request.loss, at: 14)
     body.storeLittle(request.clientTime, at: 16)
     body.storeLittle(request.roundTrip, at: 24)
     body.storeLittle(request.position, at: 28)
@@ -40,7 +40,7 @@ package enum RequestPacket {
 
   /// Nil: malformed, or with pages that the snapshot has not.
   package static func read(_ body: UnsafeRawBufferPointer, pageCount: Int) -> PageRequest? {
-    guard body.count >= headerBytes, body[12] <= 1, body.little(UInt16.self, at: 14) == 0 else { return nil }
+    guard body.count >= headerBytes, body[12] <= 1 else { return nil }
     let count = Int(body[13])
     let client = body.little(UInt32.self, at: 0)
     guard client != 0, count <= PageRequest.runsMax, body.count == headerBytes + count * runBytes else {
@@ -64,7 +64,7 @@ package enum RequestPacket {
     }
     return PageRequest(
       client: client, sequence: body.little(UInt32.self, at: 4), receiveRate: body.little(UInt32.self, at: 8),
-      roundTrip: body.little(UInt32.self, at: 24), position: body.little(UInt32.self, at: 28),
+      roundTrip: body.little(UInt32.self, at: 24), position: body.little(UInt32.self, at: 28), loss: body.little(UInt16.self, at: 14),
       wantsUnicast: body[12] == 1,
       clientTime: body.little(UInt64.self, at: 16), runs: runs)
   }

@@ -21,6 +21,8 @@ public struct ServerMachine: Sendable {
   private var sentInPeriod = 0
   private var retriedInPeriod = 0
   private var periodStart: UInt64 = 0
+  private var parities = 0
+  private var paritiesAt: UInt64 = 0
   private var isMulticastTurn = true
   private var workingSet: [PageRange]
   public private(set) var counters = ServerMachineCounters()
@@ -45,6 +47,7 @@ public struct ServerMachine: Sendable {
     var client = clients.removeValue(forKey: request.client) ?? ServerClient(id: request.client, now: now)
     client.heardAt = now
     client.receiveRate = request.receiveRate
+    client.loss = request.loss
     client.wantsUnicast =
       configuration.transport == .unicast || (configuration.transport == .auto && request.wantsUnicast)
     if request.roundTrip > 0 {
@@ -83,6 +86,23 @@ public struct ServerMachine: Sendable {
       if let found = nextMulticast(urgency, now: now) { return found }
     }
     return nil
+  }
+
+  /// How many parities each block of datagrams by multicast needs so that who loses most can mostly do without asking
+  /// again. Who loses more than a fifth is not believed to be helped by more traffic.
+  public mutating func paritiesPerBlock(now: UInt64) -> Int {
+    guard now >= paritiesAt + 20_000_000 else { return parities }
+    paritiesAt = now
+    var (most, count) = (UInt16(0), 0)
+    for client in clients.values where !client.wantsUnicast && client.heardAt + 500_000_000 > now {
+      count += 1
+      if client.loss < .max / 5 { most = max(most, client.loss) }
+    }
+    let lost = Double(most) / 65536 * Double(ErasureCode.blockSize)
+    // A block in which one of a thousand datagrams is lost is left to retries.
+    parities = lost < 0.06 ? 0 : Int((lost + (count > 1 ? 3 : 2) * lost.squareRoot()).rounded(.up))
+    parities = min(parities, ErasureCode.paritiesMax)
+    return parities
   }
 
   /// A page went out by multicast, its last part in the datagram with this counter.

@@ -102,6 +102,7 @@ struct ServerClient: Sendable {
   let id: UInt32
   var heardAt: UInt64
   var receiveRate: UInt32 = 0
+  var loss: UInt16 = 0
   var wantsUnicast = false
   private var queues = [Ring<UInt32>(), Ring<UInt32>(), Ring<UInt32>()]
   /// What was queued or sent last, by the page's low bits; one that another has taken the place of is sent again.
