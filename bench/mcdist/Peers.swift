@@ -3,10 +3,10 @@ import Glibc
 
 extension System {
   /// From the sender's "Starting transfer", after all receivers have registered, until the last receiver has ended.
-  static let udpcast = System(name: "udpcast") { setting in
+  static let udpcast = System(name: "udpcast", keeps: false) { setting in
     let common = ["--nokbd", "--no-progress", "--interface", Network.interface, "--ttl", "1"]
     let receivers = try (1...setting.receivers).map { host in
-      try Host(setting.network, host, ["udp-receiver", "--file", setting.kept(host)] + common)
+      try Host(setting.network, host, ["udp-receiver", "--file", "/dev/null"] + common)
     }
     defer { receivers.forEach { $0.end() } }
     usleep(300_000)

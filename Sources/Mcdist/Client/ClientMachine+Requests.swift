@@ -169,14 +169,18 @@ extension ClientMachine {
     }
     if isPassedOver(request, level: level) { return bulkAnswered }
     let timeout = max(echoTime.timeout(level: level, configuration), 5 * configuration.retryMin)
-    let silence = max(request.sentAt, heardAt) + timeout
-    return min(silence, request.sentAt + configuration.retryMax) + chance.next() % (timeout / 4 + 1)
+    // The first time it may be queued behind what others asked for, for as long as anything comes; a repair is not.
+    let isQueued = level == 0
+    let silence = (isQueued ? max(request.sentAt, heardAt) : request.sentAt) + timeout
+    let patience = window.isNearlyDone ? 25 * configuration.retryMin : configuration.retryMax
+    return min(silence, request.sentAt + patience) + chance.next() % (timeout / 4 + 1)
   }
 
   /// But for demands, a server answers in the order of requests: a later one has been answered. Where others had asked
-  /// for the later one before, this is wrong, and the server passes over the retry.
+  /// for the later one before, this is wrong, and the server passes over the retry. Of repairs, one much later.
   private func isPassedOver(_ request: Outstanding, level: Int) -> Bool {
-    request.sentAt + (level == 0 ? 1000 : UInt64(2 * echoTime.smoothed) + configuration.retryMin) < bulkAnswered
+    if level > 0 { return request.sentAt + UInt64(2 * echoTime.smoothed) + configuration.retryMin < bulkAnswered }
+    return (request.sentAt / 1000, Int(request.page)) < (bulkAnswered / 1000, bulkAnsweredPage)
   }
 
   /// Takes in what came and what is due again.

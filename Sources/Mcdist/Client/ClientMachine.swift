@@ -39,8 +39,9 @@ public struct ClientMachine: Sendable {
   var demandTime = RoundTrip()
   /// From a request to the first datagram after it, by the server's echo: without the time that pages are queued.
   var echoTime = RoundTrip()
-  /// When the newest request was made of which a page came; not demands.
+  /// When the newest request was made of which a page came, and the last such page; not demands.
   var bulkAnswered: UInt64 = 0
+  var bulkAnsweredPage: PageIndex = 0
   /// The same of the last two blocks by multicast: what was lost of them may still be repaired.
   var answered = BlockAnswers()
   var received = RateEstimate()
@@ -123,7 +124,7 @@ public struct ClientMachine: Sendable {
       let time = UInt64(UInt32(truncatingIfNeeded: now / 1000) &- stamps[page]) * 1000
       if state != .demanded {
         let asked = now > time ? now - time : 0
-        if choice.isUnicast { bulkAnswered = max(bulkAnswered, asked) } else { answered.add(asked) }
+        if choice.isUnicast { settled((asked, page)) } else { answered.add((asked, page)) }
       } else if levels[page] == 0 {
         demandTime.sample(nanoseconds: time)
       }
@@ -148,7 +149,7 @@ public struct ClientMachine: Sendable {
     waitingSince = hasOutstanding ? now : nil
     received.add(bytes, now: now)
     if let multicast {
-      bulkAnswered = max(bulkAnswered, answered.turn(multicast))
+      settled(answered.turn(multicast))
       choice.heardMulticast(instance: multicast.instance, counter: multicast.counter, now: now)
     }
   }
@@ -162,6 +163,10 @@ public struct ClientMachine: Sendable {
   public func isOriginSilent(now: UInt64) -> Bool {
     guard hasOutstanding, let waitingSince else { return false }
     return now >= max(waitingSince, heardAt) + configuration.silence
+  }
+
+  private mutating func settled(_ answer: (asked: UInt64, page: PageIndex)) {
+    if answer > (bulkAnswered, bulkAnsweredPage) { (bulkAnswered, bulkAnsweredPage) = answer }
   }
 
   private mutating func settle(_ page: PageIndex) {
@@ -185,21 +190,21 @@ public struct ClientMachine: Sendable {
 struct BlockAnswers: Sendable {
   private var instance: UInt64 = 0
   private var block: UInt64 = 0
-  private var newest: UInt64 = 0
-  private var previous: UInt64 = 0
+  private var newest: (asked: UInt64, page: PageIndex) = (0, 0)
+  private var previous: (asked: UInt64, page: PageIndex) = (0, 0)
 
-  mutating func add(_ asked: UInt64) { newest = max(newest, asked) }
+  mutating func add(_ answer: (asked: UInt64, page: PageIndex)) { if answer > newest { newest = answer } }
 
   /// A datagram came. What was answered in a block whose repair is over.
-  mutating func turn(_ datagram: (instance: UInt64, counter: UInt64)) -> UInt64 {
+  mutating func turn(_ datagram: (instance: UInt64, counter: UInt64)) -> (asked: UInt64, page: PageIndex) {
     let now = datagram.counter / UInt64(ErasureCode.blockSize)
-    guard now > block || datagram.instance != instance else { return 0 }
+    guard now > block || datagram.instance != instance else { return (0, 0) }
     let isNext = now == block + 1 && datagram.instance == instance
     defer {
-      (previous, newest) = isNext ? (newest, 0) : (0, 0)
+      (previous, newest) = (isNext ? newest : (0, 0), (0, 0))
       (instance, block) = (datagram.instance, now)
     }
-    return isNext ? previous : max(previous, newest)
+    return isNext || previous > newest ? previous : newest
   }
 }
 

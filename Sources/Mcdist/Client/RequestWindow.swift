@@ -16,6 +16,8 @@ struct RequestWindow: Sendable {
   }
 
   var hasRoom: Bool { inFlight < size }
+  /// So few are left that none can be far behind in the server's queue.
+  var isNearlyDone: Bool { inFlight <= 64 }
 
   mutating func asked() { inFlight += 1 }
   /// It is a demand now.
