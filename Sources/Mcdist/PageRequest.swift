@@ -55,7 +55,8 @@ public struct PageRequest: Equatable, Sendable {
   public var runs: [Run]
 
   public init(
-    client: UInt32, sequence: UInt32, receiveRate: UInt32, roundTrip: UInt32, position: UInt32 = 0, loss: UInt16 = 0,
+    client: UInt32, sequence: UInt32, receiveRate: UInt32, roundTrip: UInt32, position: UInt32 = 0,
+    loss: UInt16 = 0,
     wantsUnicast: Bool, clientTime: UInt64, runs: [Run]
   ) {
     self.client = client

@@ -147,14 +147,18 @@ public final class Simulation {
       case .multicast:
         server.sent(transmission.page, in: counter)
         if isKept {
-          events.push(linkFree + plan.latency, .multicast(Packet(page: transmission.page, counter: counter, echo: echo())))
+          events.push(
+            linkFree + plan.latency,
+            .multicast(Packet(page: transmission.page, counter: counter, echo: echo())))
         }
         counter += 1
       case .unicast(let id):
         ratesByUnicast += 1
         guard isKept, let client = indices[id] else { continue }
         guard random.unit() >= plan.loss else { continue }
-        events.push(linkFree + plan.latency, .page(client: client, Packet(page: transmission.page, counter: nil, echo: echo())))
+        events.push(
+          linkFree + plan.latency,
+          .page(client: client, Packet(page: transmission.page, counter: nil, echo: echo())))
       }
       if !isKept { linkFree -= UInt64(Double(SimulationPlan.pageBytes) / plan.linkRate * 1e9) }
     }

@@ -91,8 +91,11 @@ final class Bench {
     for host in 1...setting.receivers {
       let copy = try MappedFile(setting.kept(host)).bytes
       defer { munmap(UnsafeMutableRawPointer(mutating: copy.baseAddress!), copy.count) }
-      guard copy.count == original.count, memcmp(copy.baseAddress!, original.baseAddress!, copy.count) == 0 else {
-        throw BenchError("receiver \(host) has not got the image: it has \(copy.count) bytes, right are the first \(zip(copy, original).prefix { $0 == $1 }.count)")
+      guard copy.count == original.count, memcmp(copy.baseAddress!, original.baseAddress!, copy.count) == 0
+      else {
+        throw BenchError(
+          "receiver \(host) has not got the image: it has \(copy.count) bytes, right are the first \(zip(copy, original).prefix { $0 == $1 }.count)"
+        )
       }
     }
   }
@@ -103,7 +106,9 @@ final class Bench {
     }
   }
 
-  private func record(_ transfers: [String: [Transfer]], _ receivers: Int, _ loss: Int, _ megabits: Int) throws {
+  private func record(_ transfers: [String: [Transfer]], _ receivers: Int, _ loss: Int, _ megabits: Int)
+    throws
+  {
     let plain = transfers["plain"]?.map(\.goodput).median
     for system in systems {
       guard let all = transfers[system.name] else { continue }

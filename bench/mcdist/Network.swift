@@ -63,7 +63,8 @@ final class Network {
     let device = "dev \(Self.interface) root"
     _ = try? run("ip netns exec \(namespace(0)) tc qdisc del \(device)")
     guard megabits > 0 else { return }
-    try run("ip netns exec \(namespace(0)) tc qdisc add \(device) tbf rate \(megabits)mbit burst 64k limit 1m")
+    try run(
+      "ip netns exec \(namespace(0)) tc qdisc add \(device) tbf rate \(megabits)mbit burst 64k limit 1m")
   }
 
   func remove() {

@@ -13,7 +13,8 @@ extension System {
     let sender = try Host(
       setting.network, 0,
       ["udp-sender", "--file", setting.image, "--min-receivers", "\(setting.receivers)", "--full-duplex"]
-        + ["--nopointopoint"] + (setting.megabits > 0 ? ["--max-bitrate", "\(setting.megabits * 95 / 100)m"] : [])
+        + ["--nopointopoint"]
+        + (setting.megabits > 0 ? ["--max-bitrate", "\(setting.megabits * 95 / 100)m"] : [])
         + common)
     defer { sender.end() }
     try sender.wait(for: "Starting transfer")

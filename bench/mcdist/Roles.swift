@@ -60,7 +60,7 @@ enum McdistRole {
     private var isHere: PageBitmap
     private(set) var missing: Int
     init(_ path: String, pages: Int) throws {
-        file = try MemoryFile.create(path, bytes: UInt64(pages * Page.bytes))
+      file = try MemoryFile.create(path, bytes: UInt64(pages * Page.bytes))
       // The memory is the system's to find, not the transfer's.
       guard posix_fallocate(file.descriptor.raw, 0, pages * Page.bytes) == 0 else {
         throw BenchError("no memory for \(path)")

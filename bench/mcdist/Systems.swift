@@ -48,7 +48,9 @@ struct System: Sendable {
       try host.finish()
       for field in try host.wait(for: "counted") {
         let parts = field.split(separator: "=")
-        if parts.count == 2, let value = Double(parts[1]) { transfer.details[String(parts[0]), default: 0] += value }
+        if parts.count == 2, let value = Double(parts[1]) {
+          transfer.details[String(parts[0]), default: 0] += value
+        }
         if field == "transport=unicast" { transfer.details["unicast", default: 0] += 1 }
       }
     }
@@ -98,7 +100,11 @@ struct System: Sendable {
   private static func transfer(
     from sender: Host, to receivers: [Host], goTo starters: [Host], bytes: Int, isReady: Bool = false
   ) throws -> Transfer {
-    if isReady { try sender.wait(for: "ready") } else { for host in receivers { try host.wait(for: "ready") } }
+    if isReady {
+      try sender.wait(for: "ready")
+    } else {
+      for host in receivers { try host.wait(for: "ready") }
+    }
     let start = now()
     for host in starters { try host.say("go") }
     let ends = try receivers.map { try End($0.wait(for: "done")).time }.sorted()

@@ -14,7 +14,6 @@ func numbers(_ option: String, _ usual: [Int]) -> [Int] {
   value(of: option).map { $0.split(separator: ",").compactMap { Int($0) } } ?? usual
 }
 
-
 ignoreBrokenPipes()
 do {
   if let role = CommandLine.arguments.firstIndex(of: "--role") {
@@ -30,7 +29,8 @@ do {
   defer { bench.close() }
   for link in numbers("--link", [0]) {
     for receivers in numbers("--receivers", quick ? [8] : [1, 8, 32]) {
-      try bench.measure(receivers: receivers, losses: numbers("--loss", quick ? [1] : [0, 1, 5]), megabits: link)
+      try bench.measure(
+        receivers: receivers, losses: numbers("--loss", quick ? [1] : [0, 1, 5]), megabits: link)
     }
   }
   bench.showTable()

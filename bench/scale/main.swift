@@ -29,7 +29,6 @@ for one in cases {
   let fast = simulation.finishedAt.enumerated().filter { !one.slow || $0.offset != 7 }.compactMap {
     $0.element
   }
-  if one.slow { FileHandle.standardError.write(Data("\(simulation.finishedAt.enumerated().filter { $0.element ?? 0 > 500_000_000 }.map { ($0.offset, $0.element! / 1_000_000, simulation.clients[$0.offset].isUnicast, simulation.clients[$0.offset].transportReason) })\n".utf8)) }
   let counters = simulation.server.counters
   let step = max(1, simulation.rates.count / 32)
   let curve = stride(from: 0, to: simulation.rates.count, by: step).map { index in

@@ -167,7 +167,7 @@ extension ClientMachine {
       let timeout = demandTime.timeout(level: level, configuration)
       return request.sentAt + timeout + chance.next() % (timeout / 4 + 1)
     }
-    if isPassedOver(request, level: level) { return bulkAnswered }
+    if level == 0 && isPassedOver(request) { return bulkAnswered }
     let timeout = max(echoTime.timeout(level: level, configuration), 5 * configuration.retryMin)
     // The first time it may be queued behind what others asked for, for as long as anything comes; a repair is not.
     let isQueued = level == 0
@@ -177,10 +177,9 @@ extension ClientMachine {
   }
 
   /// But for demands, a server answers in the order of requests: a later one has been answered. Where others had asked
-  /// for the later one before, this is wrong, and the server passes over the retry. Of repairs, one much later.
-  private func isPassedOver(_ request: Outstanding, level: Int) -> Bool {
-    if level > 0 { return request.sentAt + UInt64(2 * echoTime.smoothed) + configuration.retryMin < bulkAnswered }
-    return (request.sentAt / 1000, Int(request.page)) < (bulkAnswered / 1000, bulkAnsweredPage)
+  /// for the later one before, this is wrong, and the server passes over the retry. Repairs are sent before others.
+  private func isPassedOver(_ request: Outstanding) -> Bool {
+    (request.sentAt / 1000, Int(request.page)) < (bulkAnswered / 1000, bulkAnsweredPage)
   }
 
   /// Takes in what came and what is due again.
@@ -193,8 +192,7 @@ extension ClientMachine {
         _ = waiting[index].popFirst()
         guard isCurrent else { continue }
         choice.timedOut(sentAt: first.sentAt, now: now)
-        let isSilence = index < Self.levels || !isPassedOver(first, level: index % Self.levels)
-        levels[page] = isSilence ? min(levels[page] + 1, UInt8(Self.levels - 1)) : max(levels[page], 1)
+        levels[page] = min(levels[page] + 1, UInt8(Self.levels - 1))
         stamps[page] = 0
         if states[page] == .demanded {
           demandRetries.append(first.page)

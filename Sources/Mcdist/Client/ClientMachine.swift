@@ -122,7 +122,7 @@ public struct ClientMachine: Sendable {
     }
     if state != .missing && stamps[page] != 0 {
       let time = UInt64(UInt32(truncatingIfNeeded: now / 1000) &- stamps[page]) * 1000
-      if state != .demanded {
+      if state != .demanded && levels[page] == 0 {
         let asked = now > time ? now - time : 0
         if choice.isUnicast { settled((asked, page)) } else { answered.add((asked, page)) }
       } else if levels[page] == 0 {

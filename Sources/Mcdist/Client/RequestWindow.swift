@@ -35,7 +35,9 @@ struct RequestWindow: Sendable {
 
   /// Draws the conclusion of what came and was lost since the last turn, two round trips ago.
   mutating func turn(_ choice: inout TransportChoice, _ time: RoundTrip, now: UInt64) {
-    guard now >= turnedAt + Swift.max(20_000_000, UInt64(2 * time.smoothed)), came + missed >= 8 else { return }
+    guard now >= turnedAt + Swift.max(20_000_000, UInt64(2 * time.smoothed)), came + missed >= 8 else {
+      return
+    }
     let recent = choice.takeRecent()
     let isTooMuch =
       choice.isUnicast

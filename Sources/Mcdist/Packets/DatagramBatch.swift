@@ -42,7 +42,8 @@ struct DatagramBatch: ~Copyable {
 
   /// Puts a page in, or pieces of it. `page`'s bytes nil: zeros.
   mutating func add(
-    _ page: PageIndex, _ content: UnsafeRawPointer?, _ parts: UInt16 = PageParts.all, sealer: inout Sealer, echo: () -> RequestEcho?
+    _ page: PageIndex, _ content: UnsafeRawPointer?, _ parts: UInt16 = PageParts.all, sealer: inout Sealer,
+    echo: () -> RequestEcho?
   ) {
     guard let content, !PageCompressor.isZero(content) else {
       while !writer.zeros(page) { close(&sealer, padded: true, echo()) }

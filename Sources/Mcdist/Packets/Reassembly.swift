@@ -50,7 +50,9 @@ package struct Reassembly: ~Copyable {
     let wanted = Self.mask(0..<(place.total + PageWriter.grain - 1) / PageWriter.grain)
     let lacking = wanted & ~place.grains
     var result: UInt16 = 0
-    for piece in 0..<16 where lacking[piece / 4] >> UInt64(piece % 4 * 16) & 0xffff != 0 { result |= 1 << piece }
+    for piece in 0..<16 where lacking[piece / 4] >> UInt64(piece % 4 * 16) & 0xffff != 0 {
+      result |= 1 << piece
+    }
     return result
   }
 

@@ -64,7 +64,8 @@ package enum RequestPacket {
     }
     return PageRequest(
       client: client, sequence: body.little(UInt32.self, at: 4), receiveRate: body.little(UInt32.self, at: 8),
-      roundTrip: body.little(UInt32.self, at: 24), position: body.little(UInt32.self, at: 28), loss: body.little(UInt16.self, at: 14),
+      roundTrip: body.little(UInt32.self, at: 24), position: body.little(UInt32.self, at: 28),
+      loss: body.little(UInt16.self, at: 14),
       wantsUnicast: body[12] == 1,
       clientTime: body.little(UInt64.self, at: 16), runs: runs)
   }

@@ -71,7 +71,8 @@ package struct IncomingBlocks: ~Copyable {
       target.initializeMemory(as: UInt8.self, repeating: 0, count: ErasureCode.symbolBytes)
       for column in parities.indices {
         ErasureCode.add(
-          symbol(index, ErasureCode.blockSize + column), times: inverse[row * lost.count + column], to: target)
+          symbol(index, ErasureCode.blockSize + column), times: inverse[row * lost.count + column], to: target
+        )
       }
     }
   }

@@ -68,7 +68,7 @@ struct RateLimit: Sendable {
     let ticks = Double((now - tickStart) / RateEstimate.tick)
     if tickBytes >= 0.75 * bytesPerSecond / 100 * ticks {
       // Until receivers have fallen behind once nobody knows what the network bears.
-      let growth = scaledBackAt == nil ? bytesPerSecond / 10 : 0
+      let growth = scaledBackAt == nil ? bytesPerSecond / 8 : 0
       bytesPerSecond = min(
         configuration.ceilingRate, bytesPerSecond + max(configuration.growthPerTick, growth))
     }

@@ -201,7 +201,8 @@ public struct ServerMachine: Sendable {
     if isAgain { counters.retransmitted += 1 }
     multicast.sent(page, now: now)
     return Transmission(
-      page: page, to: .multicast, urgency: urgency, parts: multicast.poppedParts(page), isRetransmission: isAgain)
+      page: page, to: .multicast, urgency: urgency, parts: multicast.poppedParts(page),
+      isRetransmission: isAgain)
   }
 
   private func hasUnicast(_ urgency: PageRequest.Urgency) -> Bool {
