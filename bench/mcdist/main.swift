@@ -1,4 +1,4 @@
-// bench-mcdist [--quick] [--receivers 1,8,32] [--loss 0,1,5] [--runs N] [--only SYSTEM,…] [--mib 64] [--link 0,100]
+// bench-mcdist [--quick] [--receivers 1,8,32] [--loss 0,1,5] [--runs N] [--only SYSTEM,…] [--mib 32] [--link 0,100]
 // One image from one sender to many receivers, each a process in a network namespace of its own: Mcdist and its peers.
 // JSON lines on stdout; progress and the table on stderr.
 import Foundation
@@ -24,7 +24,7 @@ do {
   let quick = CommandLine.arguments.contains("--quick")
   let only = value(of: "--only").map { $0.split(separator: ",").map(String.init) }
   let bench = try Bench(
-    mebibytes: numbers("--mib", [quick ? 16 : 64])[0], runs: numbers("--runs", [quick ? 1 : 3])[0],
+    mebibytes: numbers("--mib", [quick ? 16 : 32])[0], runs: numbers("--runs", [quick ? 1 : 3])[0],
     systems: System.all.filter { only?.contains($0.name) ?? true })
   defer { bench.close() }
   for link in numbers("--link", [0]) {
