@@ -54,7 +54,6 @@ import Testing
           #expect(request.runs.allSatisfy { Int($0.first) + Int($0.count) <= pageCount })
         }
         _ = PacketHeader(body)
-        if let parity = ParityPacket(body) { #expect(parity.index < ErasureCode.paritiesMax) }
         guard var reader = PageReader(body, pageCount: pageCount) else { continue }
         accepted += 1
         while let record = reader.next() {

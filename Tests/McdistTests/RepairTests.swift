@@ -99,6 +99,28 @@ import Testing
     }
   }
 
+  @Test func aParityOfAnyBytesIsWithinOrRefused() {
+    var random = Seeded(state: 4)
+    var accepted = 0
+    for _ in 0..<20_000 {
+      let count =
+        Bool.random(using: &random) ? PacketHeader.bodyBytesMax : Int.random(in: 0...1400, using: &random)
+      var bytes = [UInt8](repeating: 0, count: count)
+      for index in 0..<min(count, 16) where index < 13 || Int.random(in: 0..<4, using: &random) == 0 {
+        bytes[index] = UInt8.random(in: 0...31, using: &random)
+      }
+      bytes.withUnsafeBytes { body in
+        guard let packet = ParityPacket(body) else { return }
+        accepted += 1
+        #expect(packet.index < ErasureCode.paritiesMax && count == PacketHeader.bodyBytesMax)
+        var again = [UInt8](repeating: 0, count: ParityPacket.headerBytes)
+        again.withUnsafeMutableBytes { packet.write(to: $0.baseAddress!) }
+        #expect(again.elementsEqual(body.prefix(ParityPacket.headerBytes)))
+      }
+    }
+    #expect(accepted > 100)
+  }
+
   /// Who loses most decides, but not one that says it loses nearly all.
   @Test func theServerSendsAsManyParitiesAsLossCallsFor() {
     func parities(_ losses: [Double]) -> Int {

@@ -19,6 +19,7 @@ struct TransportChoice: Sendable {
   private var received: UInt64 = 0
   /// Of the last spans of 256 datagrams, weighted, those that did not come.
   private(set) var loss = 0.0
+  private var isLossKnown = false
   private var spanFirst: UInt64 = 0
   private var spanReceived: UInt64 = 0
   /// Since `takeRecent`.
@@ -43,7 +44,9 @@ struct TransportChoice: Sendable {
     spanReceived += 1
     if counter >= spanFirst + 256 {
       let sent = Double(counter - spanFirst + 1)
-      loss = loss * 7 / 8 + max(0, 1 - Double(spanReceived) / sent) / 8
+      let lost = max(0, 1 - Double(spanReceived) / sent)
+      loss = isLossKnown ? loss * 7 / 8 + lost / 8 : lost
+      isLossKnown = true
       (spanFirst, spanReceived) = (counter + 1, 0)
     }
     if instance != self.instance || now > windowStart + 5_000_000_000 {
