@@ -134,6 +134,9 @@ let package = Package(
       name: "bench-scale", dependencies: ["McdistSimulation"], path: "bench/scale", exclude: ["run"],
       swiftSettings: strict),
     .executableTarget(
+      name: "bench-mcdist", dependencies: ["Mcdist", "GuestMemory", "LinuxSystem"], path: "bench/mcdist",
+      exclude: ["run"], swiftSettings: strict),
+    .executableTarget(
       name: "bench-fork", dependencies: ["GuestWire", "LinuxSystem"], path: "bench/fork",
       exclude: ["run", "guest"], swiftSettings: strict),
     .executableTarget(name: "memtap-test-guest", path: "Tests/Support/memtap-test-guest"),

@@ -26,21 +26,45 @@ extension PageReceiver {
       return
     }
     let content = UnsafeRawBufferPointer(start: body, count: opened.bytes)
+    let multicast: (instance: UInt64, counter: UInt64)? =
+      isMulticast ? (opened.header.instance, opened.header.counter) : nil
     switch opened.header.kind {
     case .request: figures.dropped += 1
     case .gone: end = End(reason: String(decoding: content, as: UTF8.self))
     case .pages:
-      guard var reader = PageReader(content, pageCount: pageCount) else {
+      heard(bytes.count, multicast, now)
+      guard takePages(content, from: opened.header.instance, now) else { return }
+      if let multicast { blocks.add(content, instance: multicast.instance, counter: multicast.counter) }
+    case .parity:
+      guard let packet = ParityPacket(content) else {
         figures.dropped += 1
         return
       }
-      figures.bytesReceived += UInt64(bytes.count)
-      figures.datagramsReceived += 1
-      machine.heard(
-        bytes: bytes.count, multicast: isMulticast ? (opened.header.instance, opened.header.counter) : nil,
-        now: now)
-      while let record = reader.next() { take(record, content, opened.header.instance, now) }
+      heard(bytes.count, nil, now)
+      // The bodies that come of it may be malformed only if the server's were.
+      var lost: [UnsafeRawBufferPointer] = []
+      blocks.add(packet, body + ParityPacket.headerBytes) { lost.append($0) }
+      for content in lost where takePages(content, from: packet.instance, now) { figures.repaired += 1 }
     }
+  }
+
+  private func heard(_ bytes: Int, _ multicast: (instance: UInt64, counter: UInt64)?, _ now: UInt64) {
+    figures.bytesReceived += UInt64(bytes)
+    figures.datagramsReceived += 1
+    machine.heard(bytes: bytes, multicast: multicast, now: now)
+  }
+
+  /// False: malformed.
+  private func takePages(_ content: UnsafeRawBufferPointer, from instance: UInt64, _ now: UInt64) -> Bool {
+    guard var reader = PageReader(content, pageCount: pageCount) else {
+      figures.dropped += 1
+      return false
+    }
+    if let echo = reader.echo, echo.client == machine.clientIdentifier {
+      machine.heardEcho(of: echo.time, now: now)
+    }
+    while let record = reader.next() { take(record, content, instance, now) }
+    return true
   }
 
   private func take(
@@ -120,7 +144,7 @@ extension PageReceiver {
   func sendRequests(_ now: UInt64) {
     // A bound; with retries of everything at once the rest goes out at `nextDeadline`, which is then `now`.
     for _ in 0..<8 {
-      guard let request = machine.nextRequest(now: now) else { return }
+      guard let request = machine.nextRequest(now: now, lacking: { reassembly.lacking($0) }) else { return }
       send(request)
     }
   }

@@ -42,6 +42,8 @@ public final class PageReceiver {
     public var retries: UInt64 = 0
     /// Pages installed because another host had asked.
     public var eavesdropped: UInt64 = 0
+    /// Datagrams that were lost and given back by parities.
+    public var repaired: UInt64 = 0
     /// Pages that came though they were here.
     public var duplicates: UInt64 = 0
     /// Datagrams that were forged, altered, replayed or malformed.
@@ -60,6 +62,7 @@ public final class PageReceiver {
   var sealer: Sealer
   var machine: ClientMachine
   var reassembly = Reassembly()
+  var blocks = IncomingBlocks()
   var staging: Staging
   let pageCount: Int
   /// Something staged is to be installed by then.

@@ -1,3 +1,9 @@
+/// Pieces of a page's bytes as they travel, a bit for each 256.
+public enum PageParts {
+  public static let all = UInt16.max
+  static let bytes = 256
+}
+
 /// What a client asks of the server.
 public struct PageRequest: Equatable, Sendable {
   public enum Urgency: UInt8, Sendable, Comparable {
@@ -14,12 +20,17 @@ public struct PageRequest: Equatable, Sendable {
     public var urgency: Urgency
     /// Asked for before, and not come in time.
     public var isRetry: Bool
+    /// Of a retry of one page: which pieces of its bytes as they travel lack, bit 0 the first 256 bytes.
+    public var parts: UInt16
 
-    public init(first: UInt32, count: UInt16, urgency: Urgency, isRetry: Bool = false) {
+    public init(
+      first: UInt32, count: UInt16, urgency: Urgency, isRetry: Bool = false, parts: UInt16 = PageParts.all
+    ) {
       self.first = first
       self.count = count
       self.urgency = urgency
       self.isRetry = isRetry
+      self.parts = parts
     }
   }
 
@@ -33,6 +44,10 @@ public struct PageRequest: Equatable, Sendable {
   public var receiveRate: UInt32
   /// From a request to its page, as the client has measured; microseconds, 0: not known yet.
   public var roundTrip: UInt32
+  /// The highest counter of the server's multicast datagrams that this client has seen, its low 32 bits; 0: none.
+  public var position: UInt32
+  /// Of the server's multicast datagrams those that did not come lately, of 65,536.
+  public var loss: UInt16
   /// This client wants its pages by unicast.
   public var wantsUnicast: Bool
   /// The client's clock, given back by the server: any unit of the client's.
@@ -40,13 +55,16 @@ public struct PageRequest: Equatable, Sendable {
   public var runs: [Run]
 
   public init(
-    client: UInt32, sequence: UInt32, receiveRate: UInt32, roundTrip: UInt32, wantsUnicast: Bool,
-    clientTime: UInt64, runs: [Run]
+    client: UInt32, sequence: UInt32, receiveRate: UInt32, roundTrip: UInt32, position: UInt32 = 0,
+    loss: UInt16 = 0,
+    wantsUnicast: Bool, clientTime: UInt64, runs: [Run]
   ) {
     self.client = client
     self.sequence = sequence
     self.receiveRate = receiveRate
     self.roundTrip = roundTrip
+    self.position = position
+    self.loss = loss
     self.wantsUnicast = wantsUnicast
     self.clientTime = clientTime
     self.runs = runs

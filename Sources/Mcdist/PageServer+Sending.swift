@@ -37,6 +37,7 @@ extension PageServer {
       self.blockedUntil = nil
       guard flush(now) else { return }
     }
+    batch.parities = machine.paritiesPerBlock(now: now)
     var pages = 0
     var batches = 0
     var hasDemanded = false
@@ -54,8 +55,8 @@ extension PageServer {
       hasDemanded = !isAhead
       pages += 1
       switch provider.read(transmission.page, into: page) {
-      case .bytes: add(transmission.page, page, now)
-      case .zero: add(transmission.page, nil, now)
+      case .bytes: add(transmission, page, now)
+      case .zero: add(transmission, nil, now)
       case .pending: machine.postpone(transmission, now: now)
       case .lost:
         announceGone("page \(transmission.page) is not to be had any more", now: now)
@@ -65,11 +66,13 @@ extension PageServer {
     _ = flush(now)
   }
 
-  private func add(_ index: PageIndex, _ content: UnsafeRawPointer?, _ now: UInt64) {
+  private func add(_ transmission: Transmission, _ content: UnsafeRawPointer?, _ now: UInt64) {
+    let (index, parts) = (transmission.page, transmission.parts)
     if case .unicast = destination {
-      batch.add(index, content, sealer: &unicastSealer) { self.echo(now) }
+      batch.add(index, content, parts, sealer: &unicastSealer) { self.echo(now) }
     } else {
-      batch.add(index, content, sealer: &multicastSealer) { self.echo(now) }
+      batch.add(index, content, parts, sealer: &multicastSealer) { self.echo(now) }
+      machine.sent(index, in: multicastSealer.counter)
     }
     machine.sent(bytes: batch.takeCost(), pages: 1, now: now)
   }

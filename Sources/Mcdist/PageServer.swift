@@ -81,7 +81,7 @@ public final class PageServer {
   var multicastSealer: Sealer
   var unicastSealer: Sealer
   var machine: ServerMachine
-  var batch = DatagramBatch()
+  var batch: DatagramBatch
   /// Where the open batch goes.
   var destination: Transmission.Destination?
   /// A full socket: nothing is sent before this.
@@ -124,6 +124,8 @@ public final class PageServer {
     let key = SymmetricKey(data: configuration.key)
     opener = Opener(snapshotKey: key, direction: .requests, sendersMax: 4096)
     multicastSealer = Sealer(snapshotKey: key, direction: .pages, instance: random.next())
+    batch = DatagramBatch(
+      snapshotKey: key, multicastInstance: multicastSealer.instance, parityInstance: random.next())
     unicastSealer = Sealer(snapshotKey: key, direction: .pages, instance: random.next())
     var figures = ServerConfiguration()
     figures.transport = configuration.transport

@@ -34,7 +34,8 @@ private func borrowed(_ bytes: UnsafeRawBufferPointer) -> Data {
 package struct Sealer {
   package let instance: UInt64
   private let key: SymmetricKey
-  private var counter: UInt64 = 0
+  /// Of the next datagram.
+  package private(set) var counter: UInt64 = 0
 
   package init(snapshotKey: SymmetricKey, direction: SealDirection, instance: UInt64) {
     self.instance = instance

@@ -2,7 +2,7 @@ import GuestMemory
 import Mcdist
 
 /// One server and its clients on a network in simulated time: the protocol's own state machines, chance from a seed.
-/// A page is one packet. Deterministic: the same plan gives the same run.
+/// A page is one packet, and so is a parity. Deterministic: the same plan gives the same run.
 public struct SimulationPlan: Sendable {
   public var pages = 512
   public var clients = 4
@@ -34,10 +34,20 @@ public struct SimulationPlan: Sendable {
 }
 
 public final class Simulation {
+  private struct Packet {
+    /// Nil: a parity of the block.
+    var page: PageIndex?
+    /// Nil: by unicast, or a parity.
+    var counter: UInt64?
+    /// Nil: by unicast.
+    var block: SimulatedBlock?
+    /// Whose request is answered, and what that said is the time.
+    var echo: (client: UInt32, time: UInt64)?
+  }
   private enum Event {
     case request(PageRequest)
-    case page(client: Int, page: PageIndex, counter: UInt64?)
-    case multicast(page: PageIndex, counter: UInt64)
+    case page(client: Int, Packet)
+    case multicast(Packet)
     case wakeServer
     case wakeClient(Int)
     case restart
@@ -51,6 +61,10 @@ public final class Simulation {
   private var indices: [UInt32: Int] = [:]
   private var serverInstance: UInt64 = 1
   private var counter: UInt64 = 0
+  private var block = SimulatedBlock(number: 0)
+  private var heardBlocks: [HeardBlocks]
+  private var echoes: [(client: UInt32, time: UInt64, at: UInt64)] = []
+  private var echoed = 0
   private var linkFree: UInt64 = 0
   private var slowFree: UInt64 = 0
   private var serverWake = UInt64.max
@@ -62,6 +76,7 @@ public final class Simulation {
   private var has: [[Bool]]
   public private(set) var bytesSent = 0
   public private(set) var packetsSent = 0
+  public private(set) var paritiesSent = 0
   public private(set) var servedBefore = ServerMachineCounters()
   public private(set) var requestPackets = 0
   public private(set) var rates: [(time: UInt64, bytesPerSecond: Double)] = []
@@ -71,6 +86,7 @@ public final class Simulation {
     self.plan = plan
     random = SimulationRandom(state: plan.seed)
     server = ServerMachine(pageCount: plan.pages, configuration: plan.server)
+    heardBlocks = Array(repeating: HeardBlocks(), count: plan.clients)
     clientWakes = Array(repeating: .max, count: plan.clients)
     missing = Array(repeating: plan.pages, count: plan.clients)
     finishedAt = Array(repeating: nil, count: plan.clients)
@@ -105,11 +121,12 @@ public final class Simulation {
     switch event {
     case .request(let request):
       server.receive(request, now: now)
+      if echoes.count < 1024 { echoes.append((request.client, request.clientTime, now)) }
       serve()
-    case .page(let client, let page, let counter): deliver(page, to: client, counter: counter)
-    case .multicast(let page, let counter):
+    case .page(let client, let packet): deliver(packet, to: client)
+    case .multicast(let packet):
       for client in 0..<plan.clients where !plan.withoutMulticast.contains(client) {
-        transit(page, to: client, counter: counter)
+        transit(packet, to: client)
       }
     case .wakeServer:
       serverWake = .max
@@ -122,30 +139,28 @@ public final class Simulation {
       server = ServerMachine(pageCount: plan.pages, configuration: plan.server)
       serverInstance += 1
       counter = 0
+      block = SimulatedBlock(number: block.number + 1)
     }
   }
 
   private func serve() {
     while let transmission = server.next(now: now) {
       server.sent(bytes: SimulationPlan.pageBytes, pages: 1, now: now)
-      bytesSent += SimulationPlan.pageBytes
       packetsSent += 1
       if packetsSent % 256 == 0 { rates.append((now, server.rateLimitBytesPerSecond)) }
-      linkFree = max(linkFree, now) + UInt64(Double(SimulationPlan.pageBytes) / plan.linkRate * 1e9)
-      let isKept = Double(linkFree - now) / 1e9 * plan.linkRate < 2e6
       switch transmission.to {
       case .multicast:
-        if isKept {
-          events.push(linkFree + plan.latency, .multicast(page: transmission.page, counter: counter))
-        }
+        server.sent(transmission.page, in: counter)
+        block.pages.append(transmission.page)
+        put(.multicast(Packet(page: transmission.page, counter: counter, block: block, echo: echo())))
         counter += 1
+        if block.isWhole { repair() }
       case .unicast(let id):
         ratesByUnicast += 1
-        guard isKept, let client = indices[id] else { continue }
-        guard random.unit() >= plan.loss else { continue }
-        events.push(linkFree + plan.latency, .page(client: client, page: transmission.page, counter: nil))
+        let packet = Packet(page: transmission.page, echo: echo())
+        guard let client = indices[id], random.unit() >= plan.loss else { continue }
+        put(.page(client: client, packet))
       }
-      if !isKept { linkFree -= UInt64(Double(SimulationPlan.pageBytes) / plan.linkRate * 1e9) }
     }
     if let deadline = server.nextDeadline(now: now), deadline < serverWake {
       serverWake = max(deadline, now + 1)
@@ -153,37 +168,78 @@ public final class Simulation {
     }
   }
 
-  /// One receiver's share of a multicast packet.
-  private func transit(_ page: PageIndex, to client: Int, counter: UInt64) {
-    if plan.loss > 0, random.unit() < plan.loss { return }
-    if plan.duplication > 0, random.unit() < plan.duplication {
-      events.push(now + random.next() % 1_000_000, .page(client: client, page: page, counter: counter))
+  /// The parities of the block that has just been sent.
+  private func repair() {
+    for _ in 0..<server.paritiesPerBlock(now: now) {
+      server.sent(bytes: SimulationPlan.pageBytes, pages: 0, now: now)
+      paritiesSent += 1
+      put(.multicast(Packet(block: block)))
     }
-    if plan.reordering > 0, random.unit() < plan.reordering {
-      events.push(now + random.next() % 5_000_000, .page(client: client, page: page, counter: counter))
-      return
-    }
-    deliver(page, to: client, counter: counter)
+    block = SimulatedBlock(number: block.number + 1)
   }
 
-  private func deliver(_ page: PageIndex, to client: Int, counter: UInt64?) {
+  /// Onto the server's link.
+  private func put(_ event: Event) {
+    bytesSent += SimulationPlan.pageBytes
+    let free = max(linkFree, now) + UInt64(Double(SimulationPlan.pageBytes) / plan.linkRate * 1e9)
+    guard Double(free - now) / 1e9 * plan.linkRate < 2e6 else { return }
+    linkFree = free
+    events.push(linkFree + plan.latency, event)
+  }
+
+  /// The next request to be echoed, as if it had come just now.
+  private func echo() -> (client: UInt32, time: UInt64)? {
+    guard echoed < echoes.count else {
+      (echoes, echoed) = ([], 0)
+      return nil
+    }
+    let next = echoes[echoed]
+    echoed += 1
+    return (next.client, next.time + (now - next.at))
+  }
+
+  /// One receiver's share of a multicast packet.
+  private func transit(_ packet: Packet, to client: Int) {
+    if plan.loss > 0, random.unit() < plan.loss { return }
+    if plan.duplication > 0, random.unit() < plan.duplication {
+      events.push(now + random.next() % 1_000_000, .page(client: client, packet))
+    }
+    if plan.reordering > 0, random.unit() < plan.reordering {
+      events.push(now + random.next() % 5_000_000, .page(client: client, packet))
+      return
+    }
+    deliver(packet, to: client)
+  }
+
+  private func deliver(_ packet: Packet, to client: Int) {
     if let cut = plan.cutOff[client], cut.contains(now) { return }
     if let slow = plan.slow, slow.client == client {
       guard Double(max(slowFree, now) - now) / 1e9 * slow.rate < 256e3 else { return }
       slowFree = max(slowFree, now) + UInt64(Double(SimulationPlan.pageBytes) / slow.rate * 1e9)
     }
     clients[client].heard(
-      bytes: SimulationPlan.pageBytes, multicast: counter.map { (serverInstance, $0) }, now: now)
-    if case .new = clients[client].received(page, now: now) {
-      if has[client][page] { newTwice += 1 }
-      has[client][page] = true
-      missing[client] -= 1
-      if missing[client] == 0 { finishedAt[client] = now }
-      if plan.demanding.contains(client), let next = has[client].firstIndex(of: false) {
-        clients[client].demand(next..<next + 1, now: now)
-      }
+      bytes: SimulationPlan.pageBytes, multicast: packet.counter.map { (serverInstance, $0) }, now: now)
+    if let echo = packet.echo, echo.client == clients[client].clientIdentifier {
+      clients[client].heardEcho(of: echo.time, now: now)
+    }
+    if let page = packet.page {
+      take(page, client)
+      if let block = packet.block, let counter = packet.counter { heardBlocks[client].add(block, counter) }
+    } else if let block = packet.block {
+      for page in heardBlocks[client].addParity(of: block) { take(page, client) }
     }
     ask(client)
+  }
+
+  private func take(_ page: PageIndex, _ client: Int) {
+    guard case .new = clients[client].received(page, now: now) else { return }
+    if has[client][page] { newTwice += 1 }
+    has[client][page] = true
+    missing[client] -= 1
+    if missing[client] == 0 { finishedAt[client] = now }
+    if plan.demanding.contains(client), let next = has[client].firstIndex(of: false) {
+      clients[client].demand(next..<next + 1, now: now)
+    }
   }
 
   private func ask(_ client: Int) {
@@ -209,57 +265,5 @@ public final class Simulation {
     guard time < clientWakes[client] else { return }
     clientWakes[client] = max(time, now + 1)
     events.push(clientWakes[client], .wakeClient(client))
-  }
-}
-
-struct SimulationRandom {
-  var state: UInt64
-  mutating func next() -> UInt64 {
-    state &+= 0x9e37_79b9_7f4a_7c15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-    z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-    return z ^ (z >> 31)
-  }
-  /// 0 ..< 1
-  mutating func unit() -> Double { Double(next() >> 11) / Double(1 << 53) }
-}
-
-/// A binary heap by time, first in first out among equals.
-struct Heap<Element> {
-  private var items: [(time: UInt64, order: UInt64, element: Element)] = []
-  private var order: UInt64 = 0
-
-  mutating func push(_ time: UInt64, _ element: Element) {
-    order += 1
-    items.append((time, order, element))
-    var at = items.count - 1
-    while at > 0, isBefore(at, (at - 1) / 2) {
-      items.swapAt(at, (at - 1) / 2)
-      at = (at - 1) / 2
-    }
-  }
-
-  mutating func pop() -> (UInt64, Element)? {
-    guard let first = items.first else { return nil }
-    let last = items.removeLast()
-    if !items.isEmpty {
-      items[0] = last
-      var at = 0
-      while true {
-        var least = at
-        for child in [2 * at + 1, 2 * at + 2] where child < items.count && isBefore(child, least) {
-          least = child
-        }
-        if least == at { break }
-        items.swapAt(at, least)
-        at = least
-      }
-    }
-    return (first.time, first.element)
-  }
-
-  private func isBefore(_ left: Int, _ right: Int) -> Bool {
-    (items[left].time, items[left].order) < (items[right].time, items[right].order)
   }
 }

@@ -10,7 +10,9 @@ import Testing
       let request = PageRequest(
         client: .random(in: 1 ... .max, using: &random), sequence: random.next32(),
         receiveRate: random.next32(),
-        roundTrip: random.next32(), wantsUnicast: Bool.random(using: &random), clientTime: random.next(),
+        roundTrip: random.next32(), position: random.next32(),
+        loss: UInt16(truncatingIfNeeded: random.next()),
+        wantsUnicast: Bool.random(using: &random), clientTime: random.next(),
         runs: (0..<Int.random(in: 0...64, using: &random)).map { _ in
           .init(
             first: .random(in: 0..<1000, using: &random), count: .random(in: 1...1000, using: &random),

@@ -75,6 +75,20 @@ import Testing
     }
   }
 
+  /// Without repair each page would be sent twice.
+  @Test func paritiesTakeThePlaceOfSendingPagesAgain() {
+    for seed in 1...3 as ClosedRange<UInt64> {
+      var plan = SimulationPlan()
+      plan.seed = seed
+      plan.pages = 8000
+      plan.clients = 32
+      plan.loss = 0.01
+      let simulation = check(plan)
+      #expect(simulation.paritiesSent > plan.pages / 64)
+      #expect(simulation.bytesSent < plan.pages * SimulationPlan.pageBytes * 5 / 4, "seed \(seed)")
+    }
+  }
+
   @Test func aHostWithoutMulticastGetsUnicastByItself() {
     for seed in 1...5 as ClosedRange<UInt64> {
       var plan = SimulationPlan()

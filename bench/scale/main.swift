@@ -41,7 +41,7 @@ for one in cases {
     "complete":\(isDone),"bytes_per_page":\(simulation.bytesSent / plan.pages),"last_page_us":\((ends.last ?? 0) / 1000),\
     "median_host_us":\(median),"last_other_host_us":\((fast.max() ?? 0) / 1000),"request_packets":\(simulation.requestPackets),\
     "requests":\(counters.requests),"served":\(counters.served),"lockstep_suppressed":\(counters.lockstepSuppressed),\
-    "retransmitted":\(counters.retransmitted),"delivered_twice":\(simulation.newTwice),\
+    "retransmitted":\(counters.retransmitted),"parities":\(simulation.paritiesSent),"delivered_twice":\(simulation.newTwice),\
     "rate_limit_ms_mb_per_s":[\(curve.joined(separator: ","))]}
     """)
   FileHandle.standardError.write(

@@ -25,7 +25,9 @@ public struct ClientMachine: Sendable {
   var stamps: [UInt32]
   var levels: [UInt8]
   var demands = Ring<UInt32>()
-  var retries = Ring<UInt32>()
+  /// What did not come in time and is to be asked for again.
+  var demandRetries = Ring<UInt32>()
+  var bulkRetries = Ring<UInt32>()
   var prefetches = Ring<PageRange>()
   /// Requests without an answer, oldest first: of demanded pages by level, then of others by level.
   var waiting: [Ring<Outstanding>]
@@ -33,8 +35,15 @@ public struct ClientMachine: Sendable {
   var outstandingDemands = 0
   var outstandingPrefetches = 0
   var outstandingPushes = 0
+  var window: RequestWindow
   var demandTime = RoundTrip()
-  var bulkTime = RoundTrip()
+  /// From a request to the first datagram after it, by the server's echo: without the time that pages are queued.
+  var echoTime = RoundTrip()
+  /// When the newest request was made of which a page came, and the last such page; not demands.
+  var bulkAnswered: UInt64 = 0
+  var bulkAnsweredPage: PageIndex = 0
+  /// The same of the last two blocks by multicast: what was lost of them may still be repaired.
+  var answered = BlockAnswers()
   var received = RateEstimate()
   var choice: TransportChoice
   var isPushing = false
@@ -58,6 +67,7 @@ public struct ClientMachine: Sendable {
     levels = Array(repeating: 0, count: pageCount)
     waiting = Array(repeating: Ring(), count: 2 * Self.levels)
     choice = TransportChoice(configuration)
+    window = RequestWindow(max: configuration.prefetchOutstandingMax)
     missingCount = pageCount
   }
 
@@ -78,6 +88,8 @@ public struct ClientMachine: Sendable {
       case .prefetched: outstandingPrefetches -= 1
       case .pushed: outstandingPushes -= 1
       }
+      if stamps[page] != 0 { window.forgotten() }
+      stamps[page] = 0
       states[page] = .demanded
       outstandingDemands += 1
       levels[page] = 0
@@ -108,12 +120,13 @@ public struct ClientMachine: Sendable {
       counters.duplicates += 1
       return .duplicate
     }
-    if state != .missing && levels[page] == 0 && stamps[page] != 0 {
+    if state != .missing && stamps[page] != 0 {
       let time = UInt64(UInt32(truncatingIfNeeded: now / 1000) &- stamps[page]) * 1000
-      if state == .demanded {
+      if state != .demanded && levels[page] == 0 {
+        let asked = now > time ? now - time : 0
+        if choice.isUnicast { settled((asked, page)) } else { answered.add((asked, page)) }
+      } else if levels[page] == 0 {
         demandTime.sample(nanoseconds: time)
-      } else {
-        bulkTime.sample(nanoseconds: time)
       }
     }
     settle(page)
@@ -136,8 +149,14 @@ public struct ClientMachine: Sendable {
     waitingSince = hasOutstanding ? now : nil
     received.add(bytes, now: now)
     if let multicast {
+      settled(answered.turn(multicast))
       choice.heardMulticast(instance: multicast.instance, counter: multicast.counter, now: now)
     }
+  }
+
+  /// The server gave back the time that a request of this client bore.
+  public mutating func heardEcho(of time: UInt64, now: UInt64) {
+    if time < now { echoTime.sample(nanoseconds: now - time) }
   }
 
   /// Pages outstanding and nothing heard for the configured time.
@@ -146,7 +165,12 @@ public struct ClientMachine: Sendable {
     return now >= max(waitingSince, heardAt) + configuration.silence
   }
 
+  private mutating func settled(_ answer: (asked: UInt64, page: PageIndex)) {
+    if answer > (bulkAnswered, bulkAnsweredPage) { (bulkAnswered, bulkAnsweredPage) = answer }
+  }
+
   private mutating func settle(_ page: PageIndex) {
+    if stamps[page] != 0 && (states[page] == .prefetched || states[page] == .pushed) { window.arrived() }
     switch states[page] {
     case .present: return
     case .missing: break
@@ -155,8 +179,32 @@ public struct ClientMachine: Sendable {
     case .pushed: outstandingPushes -= 1
     }
     states[page] = .present
+    stamps[page] = 0
     missingCount -= 1
     if !hasOutstanding { waitingSince = nil }
+  }
+}
+
+/// When the newest request was made that was answered in a block of the server's multicast datagrams, and in the one
+/// before.
+struct BlockAnswers: Sendable {
+  private var instance: UInt64 = 0
+  private var block: UInt64 = 0
+  private var newest: (asked: UInt64, page: PageIndex) = (0, 0)
+  private var previous: (asked: UInt64, page: PageIndex) = (0, 0)
+
+  mutating func add(_ answer: (asked: UInt64, page: PageIndex)) { if answer > newest { newest = answer } }
+
+  /// A datagram came. What was answered in a block whose repair is over.
+  mutating func turn(_ datagram: (instance: UInt64, counter: UInt64)) -> (asked: UInt64, page: PageIndex) {
+    let now = datagram.counter / UInt64(ErasureCode.blockSize)
+    guard now > block || datagram.instance != instance else { return (0, 0) }
+    let isNext = now == block + 1 && datagram.instance == instance
+    defer {
+      (previous, newest) = (isNext ? newest : (0, 0), (0, 0))
+      (instance, block) = (datagram.instance, now)
+    }
+    return isNext || previous > newest ? previous : newest
   }
 }
 

@@ -14,7 +14,17 @@ struct TransportChoice: Sendable {
   private var windowStart: UInt64 = 0
   private var windowFirst: UInt64 = 0
   private var highest: UInt64 = 0
+  /// What a request says of it.
+  var position: UInt32 { UInt32(truncatingIfNeeded: highest) }
   private var received: UInt64 = 0
+  /// Of the last spans of 256 datagrams, weighted, those that did not come.
+  private(set) var loss = 0.0
+  private var isLossKnown = false
+  private var spanFirst: UInt64 = 0
+  private var spanReceived: UInt64 = 0
+  /// Since `takeRecent`.
+  private var recentFirst: UInt64 = 0
+  private var recentReceived: UInt64 = 0
 
   init(_ configuration: ClientConfiguration) {
     self.configuration = configuration
@@ -27,13 +37,25 @@ struct TransportChoice: Sendable {
     heardAt = now
     silentTimeouts = 0
     silentSince = nil
-    guard configuration.transport == .auto else { return }
+    if instance != self.instance {
+      (recentFirst, recentReceived, spanFirst, spanReceived) = (counter, 0, counter, 0)
+    }
+    recentReceived += 1
+    spanReceived += 1
+    if counter >= spanFirst + 256 {
+      let sent = Double(counter - spanFirst + 1)
+      let lost = max(0, 1 - Double(spanReceived) / sent)
+      loss = isLossKnown ? loss * 7 / 8 + lost / 8 : lost
+      isLossKnown = true
+      (spanFirst, spanReceived) = (counter + 1, 0)
+    }
     if instance != self.instance || now > windowStart + 5_000_000_000 {
       (self.instance, windowStart, windowFirst, highest, received) = (instance, now, counter, counter, 1)
       if isUnicast && reason == Self.silent { turn(unicast: false, "", now) }
       return
     }
     highest = max(highest, counter)
+    guard configuration.transport == .auto else { return }
     received += 1
     let sent = highest &- windowFirst &+ 1
     if isUnicast && reason == Self.silent { turn(unicast: false, "", now) }
@@ -45,6 +67,12 @@ struct TransportChoice: Sendable {
       turn(unicast: false, "", now)
     }
     (windowStart, windowFirst, received) = (now, highest &+ 1, 0)
+  }
+
+  /// Multicast datagrams since it was called last: how many came, and how many were sent.
+  mutating func takeRecent() -> (came: Int, sent: Int) {
+    defer { (recentFirst, recentReceived) = (highest &+ 1, 0) }
+    return (Int(recentReceived), Int(clamping: highest &+ 1 &- recentFirst))
   }
 
   /// A page asked for at `sentAt` did not come in time.

@@ -4,7 +4,7 @@ import LinuxSystem
 
 /// Datagrams of pages to one endpoint, sealed one after the other and sent with one call: all of full size but the last.
 struct DatagramBatch: ~Copyable {
-  /// 44 datagrams of 1,400 bytes: as many as one call of a UDP socket takes in bytes.
+  /// 44 datagrams: about as many as one call of a UDP socket takes in bytes.
   static let datagramsMax = 44
   private let bytes: UnsafeMutableRawPointer
   private var used = 0
@@ -16,11 +16,19 @@ struct DatagramBatch: ~Copyable {
   private var cost = 0
   private var accounted = 0
   var isSegmenting = true
+  /// Parities for blocks of what is sent by multicast, as many as `parities` says.
+  private var block: OutgoingBlock
+  var parities = 0
+  private let multicastInstance: UInt64
   private(set) var datagramsSent: UInt64 = 0
   private(set) var bytesSent: UInt64 = 0
 
-  init() {
-    bytes = .allocate(byteCount: Self.datagramsMax * PacketHeader.datagramBytesMax, alignment: 16)
+  /// `multicastInstance`: of the sealer of what goes out by multicast.
+  init(snapshotKey: SymmetricKey, multicastInstance: UInt64, parityInstance: UInt64) {
+    self.multicastInstance = multicastInstance
+    block = OutgoingBlock(
+      snapshotKey: snapshotKey, instance: multicastInstance, parityInstance: parityInstance)
+    bytes = .allocate(byteCount: Self.datagramsMax * PacketHeader.pagesDatagramBytesMax, alignment: 16)
     compressed = .allocate(byteCount: PageCompressor.compressedMax, alignment: 16)
   }
   deinit {
@@ -32,9 +40,10 @@ struct DatagramBatch: ~Copyable {
   /// Room for a page in any case: at most 5 datagrams are begun by one.
   var hasRoom: Bool { datagrams + 5 <= Self.datagramsMax }
 
-  /// Puts a page in. `page`'s bytes nil: zeros.
+  /// Puts a page in, or pieces of it. `page`'s bytes nil: zeros.
   mutating func add(
-    _ page: PageIndex, _ content: UnsafeRawPointer?, sealer: inout Sealer, echo: () -> RequestEcho?
+    _ page: PageIndex, _ content: UnsafeRawPointer?, _ parts: UInt16 = PageParts.all, sealer: inout Sealer,
+    echo: () -> RequestEcho?
   ) {
     guard let content, !PageCompressor.isZero(content) else {
       while !writer.zeros(page) { close(&sealer, padded: true, echo()) }
@@ -47,12 +56,30 @@ struct DatagramBatch: ~Copyable {
     } else {
       (encoding, whole) = (.raw, UnsafeRawBufferPointer(start: content, count: Page.bytes))
     }
-    if encoding == .lz4, writer.same(page, as: whole, encoding) { return }
-    var offset = 0
-    while offset < whole.count {
-      let count = writer.part(page, encoding, whole, from: offset)
-      offset += count
-      if offset < whole.count { close(&sealer, padded: true, echo()) }
+    if parts == PageParts.all {
+      if encoding == .lz4, writer.same(page, as: whole, encoding) { return }
+      add(page, encoding, whole, 0..<whole.count, &sealer, echo)
+      return
+    }
+    var piece = 0
+    while piece < 16 {
+      let first = piece
+      while piece < 16, parts >> UInt16(piece) & 1 != 0 { piece += 1 }
+      let start = min(first * PageParts.bytes, whole.count)
+      let bytes = start..<max(start, min(piece * PageParts.bytes, whole.count))
+      if !bytes.isEmpty { add(page, encoding, whole, bytes, &sealer, echo) }
+      if first == piece { piece += 1 }
+    }
+  }
+
+  private mutating func add(
+    _ page: PageIndex, _ encoding: PageEncoding, _ whole: UnsafeRawBufferPointer, _ bytes: Range<Int>,
+    _ sealer: inout Sealer, _ echo: () -> RequestEcho?
+  ) {
+    var offset = bytes.lowerBound
+    while offset < bytes.upperBound {
+      offset += writer.part(page, encoding, whole, offset..<bytes.upperBound)
+      if offset < bytes.upperBound { close(&sealer, padded: true, echo()) }
     }
   }
 
@@ -71,34 +98,42 @@ struct DatagramBatch: ~Copyable {
     guard datagrams > 0 else { return true }
     let all = UnsafeRawBufferPointer(start: bytes, count: used)
     if isSegmenting && datagrams > 1 {
-      switch socket.send(all, segment: PacketHeader.datagramBytesMax, to: endpoint) {
+      switch socket.send(all, segment: PacketHeader.pagesDatagramBytesMax, to: endpoint) {
       case .full: return false
       case .notSegmented: isSegmenting = false
-      case .done, .lost: return sent()
+      case .done, .lost:
+        sent(socket, endpoint)
+        return true
       }
     }
     var at = 0
     while at < used {
-      let end = min(at + PacketHeader.datagramBytesMax, used)
+      let end = min(at + PacketHeader.pagesDatagramBytesMax, used)
       // What a full socket does not take in the middle is lost, and asked for again.
       if socket.send(UnsafeRawBufferPointer(rebasing: all[at..<end]), to: endpoint) == .full, at == 0 {
         return false
       }
       at = end
     }
-    return sent()
+    sent(socket, endpoint)
+    return true
   }
 
-  private mutating func sent() -> Bool {
+  private mutating func sent(_ socket: DatagramSocket, _ endpoint: DatagramEndpoint) {
     datagramsSent += UInt64(datagrams)
     bytesSent += UInt64(used)
     (used, datagrams, cost, accounted) = (0, 0, 0, 0)
-    return true
+    guard block.hasPending else { return }
+    let bytes = block.flush(socket, to: endpoint, isSegmenting: isSegmenting)
+    bytesSent += UInt64(bytes)
+    datagramsSent += UInt64(bytes / PacketHeader.datagramBytesMax)
+    (cost, accounted) = (bytes, 0)
   }
 
   private mutating func close(_ sealer: inout Sealer, padded: Bool, _ echo: RequestEcho?) {
     precondition(datagrams < Self.datagramsMax)
     let body = writer.finish(echo: echo, padded: padded)
+    if sealer.instance == multicastInstance { block.add(sealer.counter, body, parities: parities) }
     let count = sealer.seal(body, kind: .pages, into: bytes + used)
     used += count
     cost += count

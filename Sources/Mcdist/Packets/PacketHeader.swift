@@ -6,6 +6,8 @@ package enum PacketKind: UInt8, Sendable {
   case pages = 2
   /// Server to clients: no page will come any more; the body is the reason in UTF-8.
   case gone = 3
+  /// Server to clients: `ParityPacket`.
+  case parity = 4
 }
 
 /// The clear beginning of every datagram, authenticated with it. All numbers on the wire are little-endian.
@@ -22,6 +24,9 @@ package struct PacketHeader: Equatable, Sendable {
   /// UDP payload: with IPv4 and UDP headers it fits an Ethernet frame of 1,500 with room for a tunnel.
   package static let datagramBytesMax = 1400
   package static let bodyBytesMax = datagramBytesMax - bytes - tagBytes
+  /// Of datagrams of pages: what is coded of them fits a datagram of parity. 21 times 64.
+  package static let pagesBodyBytesMax = 1344
+  package static let pagesDatagramBytesMax = bytes + pagesBodyBytesMax + tagBytes
   package static let magic: UInt16 = 0x4d53
   package static let version: UInt8 = 1
 

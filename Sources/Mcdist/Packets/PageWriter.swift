@@ -44,13 +44,13 @@ package struct PageWriter: ~Copyable {
   private var whole: [(page: PageIndex, encoding: PageEncoding, at: Int, count: Int)] = []
 
   package init() {
-    body = .allocate(byteCount: PacketHeader.bodyBytesMax, alignment: 16)
-    whole.reserveCapacity(PacketHeader.bodyBytesMax / PageWriter.partBytes + 1)
+    body = .allocate(byteCount: PacketHeader.pagesBodyBytesMax, alignment: 16)
+    whole.reserveCapacity(PacketHeader.pagesBodyBytesMax / PageWriter.partBytes + 1)
   }
   deinit { body.deallocate() }
 
   package var isEmpty: Bool { used == Self.headerBytes }
-  package var room: Int { PacketHeader.bodyBytesMax - used }
+  package var room: Int { PacketHeader.pagesBodyBytesMax - used }
 
   package mutating func begin() {
     used = Self.headerBytes
@@ -65,7 +65,7 @@ package struct PageWriter: ~Copyable {
     body.storeLittle(UInt32(0), at: 12)
     if padded {
       (body + used).initializeMemory(as: UInt8.self, repeating: 0, count: room)
-      used = PacketHeader.bodyBytesMax
+      used = PacketHeader.pagesBodyBytesMax
     }
     return UnsafeRawBufferPointer(start: body, count: used)
   }
@@ -107,11 +107,12 @@ package struct PageWriter: ~Copyable {
     return false
   }
 
-  /// Writes what fits of `bytes` from `offset` on: how many; 0: this datagram is full for it.
+  /// Writes what fits of `range` of `bytes`: how many; 0: this datagram is full for it.
   package mutating func part(
-    _ page: PageIndex, _ encoding: PageEncoding, _ bytes: UnsafeRawBufferPointer, from offset: Int
+    _ page: PageIndex, _ encoding: PageEncoding, _ bytes: UnsafeRawBufferPointer, _ range: Range<Int>
   ) -> Int {
-    let rest = bytes.count - offset
+    let offset = range.lowerBound
+    let rest = range.count
     let space = room - Self.partBytes
     let count: Int
     if rest <= space {

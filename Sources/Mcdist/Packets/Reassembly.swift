@@ -43,6 +43,19 @@ package struct Reassembly: ~Copyable {
     return isWhole ? UnsafeRawBufferPointer(start: start, count: total) : nil
   }
 
+  /// The pieces (`PageParts`) of the page that have not come.
+  package func lacking(_ page: PageIndex) -> UInt16 {
+    let place = table[page & (Self.places - 1)]
+    guard place.page == page else { return PageParts.all }
+    let wanted = Self.mask(0..<(place.total + PageWriter.grain - 1) / PageWriter.grain)
+    let lacking = wanted & ~place.grains
+    var result: UInt16 = 0
+    for piece in 0..<16 where lacking[piece / 4] >> UInt64(piece % 4 * 16) & 0xffff != 0 {
+      result |= 1 << piece
+    }
+    return result
+  }
+
   /// Ones at `grains`, of 256.
   private static func mask(_ grains: Range<Int>) -> SIMD4<UInt64> {
     var result = SIMD4<UInt64>.zero

@@ -67,7 +67,10 @@ struct RateLimit: Sendable {
     guard now >= tickStart + RateEstimate.tick else { return }
     let ticks = Double((now - tickStart) / RateEstimate.tick)
     if tickBytes >= 0.75 * bytesPerSecond / 100 * ticks {
-      bytesPerSecond = min(configuration.ceilingRate, bytesPerSecond + configuration.growthPerTick)
+      // Until receivers have fallen behind once nobody knows what the network bears.
+      let growth = scaledBackAt == nil ? bytesPerSecond / 8 : 0
+      bytesPerSecond = min(
+        configuration.ceilingRate, bytesPerSecond + max(configuration.growthPerTick, growth))
     }
     tickBytes = 0
     tickStart += UInt64(ticks) * RateEstimate.tick

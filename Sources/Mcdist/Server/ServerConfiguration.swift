@@ -10,6 +10,8 @@ public struct ServerConfiguration: Sendable {
   /// Identical requests so close to a sending are answered by it.
   public var lockstepWindow: UInt64 = 2_000_000
   public var lockstepWindowMax: UInt64 = 100_000_000
+  /// A client that has not seen what was sent after a page may have it in its buffer for so long.
+  public var onItsWayMax: UInt64 = 500_000_000
   public var clientsMax = 4096
   /// Of one client by unicast.
   public var queuedMax = 4096
@@ -38,6 +40,8 @@ public struct Transmission: Equatable, Sendable {
   public var page: PageIndex
   public var to: Destination
   public var urgency: PageRequest.Urgency
+  /// Which pieces of it.
+  public var parts: UInt16 = PageParts.all
   /// The page has been sent there before.
   public var isRetransmission: Bool
 }

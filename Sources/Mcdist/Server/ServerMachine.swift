@@ -21,6 +21,8 @@ public struct ServerMachine: Sendable {
   private var sentInPeriod = 0
   private var retriedInPeriod = 0
   private var periodStart: UInt64 = 0
+  private var parities = 0
+  private var paritiesAt: UInt64 = 0
   private var isMulticastTurn = true
   private var workingSet: [PageRange]
   public private(set) var counters = ServerMachineCounters()
@@ -45,6 +47,7 @@ public struct ServerMachine: Sendable {
     var client = clients.removeValue(forKey: request.client) ?? ServerClient(id: request.client, now: now)
     client.heardAt = now
     client.receiveRate = request.receiveRate
+    client.loss = request.loss
     client.wantsUnicast =
       configuration.transport == .unicast || (configuration.transport == .auto && request.wantsUnicast)
     if request.roundTrip > 0 {
@@ -59,7 +62,7 @@ public struct ServerMachine: Sendable {
       guard first < pageCount else { continue }
       for page in first..<min(first + Int(run.count), pageCount) {
         counters.requests += 1
-        let isLost = want(page, run.urgency, client: &client, now: now)
+        let isLost = want(page, run, client: &client, position: request.position, now: now)
         if run.isRetry && isLost { lost += 1 }
       }
     }
@@ -83,6 +86,28 @@ public struct ServerMachine: Sendable {
       if let found = nextMulticast(urgency, now: now) { return found }
     }
     return nil
+  }
+
+  /// How many parities each block of datagrams by multicast needs so that who loses most can mostly do without asking
+  /// again. Who loses more than a fifth is not believed to be helped by more traffic.
+  public mutating func paritiesPerBlock(now: UInt64) -> Int {
+    guard now >= paritiesAt + 20_000_000 else { return parities }
+    paritiesAt = now
+    var (most, count) = (UInt16(0), 0)
+    for client in clients.values where !client.wantsUnicast && client.heardAt + 500_000_000 > now {
+      count += 1
+      if client.loss < .max / 5 { most = max(most, client.loss) }
+    }
+    let lost = Double(most) / 65536 * Double(ErasureCode.blockSize)
+    // A block in which one of a thousand datagrams is lost is left to retries.
+    parities = lost < 0.06 ? 0 : Int((lost + (count > 1 ? 3 : 2) * lost.squareRoot()).rounded(.up))
+    parities = min(parities, ErasureCode.paritiesMax)
+    return parities
+  }
+
+  /// A page went out by multicast, its last part in the datagram with this counter.
+  public mutating func sent(_ page: PageIndex, in counter: UInt64) {
+    multicast.sent(page, in: UInt32(truncatingIfNeeded: counter))
   }
 
   /// What the last pages cost on the wire.
@@ -119,8 +144,9 @@ public struct ServerMachine: Sendable {
 
   /// True: it had been sent there longer ago than a round trip.
   private mutating func want(
-    _ page: PageIndex, _ urgency: PageRequest.Urgency, client: inout ServerClient, now: UInt64
+    _ page: PageIndex, _ run: PageRequest.Run, client: inout ServerClient, position: UInt32, now: UInt64
   ) -> Bool {
+    let urgency = run.urgency
     if client.wantsUnicast {
       let answer = client.insert(page, urgency, window: window, max: configuration.queuedMax, now: now)
       switch answer {
@@ -132,14 +158,24 @@ public struct ServerMachine: Sendable {
     }
     if multicast.isWanted(page) {
       counters.lockstepSuppressed += 1
-      multicast.insert(page, urgency)
+      multicast.insert(page, urgency, run.parts)
       return false
     }
-    if multicast.wasSent(page, within: window, now: now) {
-      counters.lockstepSuppressed += 1
-      return false
+    // A receiver's buffer may hold more than a round trip's worth.
+    let isOnItsWay =
+      urgency != .demand && multicast.isOnItsWay(page, position: position)
+      && multicast.wasSent(page, within: configuration.onItsWayMax, now: now)
+    var parts = run.parts
+    if isOnItsWay || multicast.wasSent(page, within: window, now: now) {
+      parts = multicast.unsent(page, of: parts)
+      if parts == 0 {
+        counters.lockstepSuppressed += 1
+        return false
+      }
     }
-    multicast.insert(page, urgency)
+    // What others have already is sent before what nobody has: a host holds the pieces of few pages.
+    let isRepair = run.isRetry && multicast.wasSent(page)
+    multicast.insert(page, isRepair ? .demand : urgency, parts)
     return multicast.wasSent(page)
   }
 
@@ -164,7 +200,9 @@ public struct ServerMachine: Sendable {
     let isAgain = multicast.wasSent(page)
     if isAgain { counters.retransmitted += 1 }
     multicast.sent(page, now: now)
-    return Transmission(page: page, to: .multicast, urgency: urgency, isRetransmission: isAgain)
+    return Transmission(
+      page: page, to: .multicast, urgency: urgency, parts: multicast.poppedParts(page),
+      isRetransmission: isAgain)
   }
 
   private func hasUnicast(_ urgency: PageRequest.Urgency) -> Bool {
@@ -200,7 +238,8 @@ public struct ServerMachine: Sendable {
     while let first = postponed.first, first.due <= now {
       _ = postponed.popFirst()
       switch first.transmission.to {
-      case .multicast: multicast.insert(first.transmission.page, first.transmission.urgency)
+      case .multicast:
+        multicast.insert(first.transmission.page, first.transmission.urgency, first.transmission.parts)
       case .unicast(let id):
         guard clients[id] != nil else { continue }
         // Its sending did not happen, so nothing is suppressed.
@@ -218,11 +257,11 @@ public struct ServerMachine: Sendable {
   }
 
   /// What the receivers get together of what is sent: the mean of those by multicast, the sum of those by unicast.
-  /// Nobody is believed beyond what is sent, nor below the floor; who has not been heard for 2 s does not count.
+  /// Nobody is believed beyond what is sent, nor below the floor; who asks for nothing for half a second does not count.
   private mutating func delivered(now: UInt64) -> Double? {
     let sending = limit.sendRate(now: now)
     var (sum, count, alone) = (0.0, 0, 0.0)
-    for client in clients.values where client.receiveRate > 0 && client.heardAt + 2_000_000_000 > now {
+    for client in clients.values where client.receiveRate > 0 && client.heardAt + 500_000_000 > now {
       let rate = min(
         max(Double(client.receiveRate), configuration.floorRate), max(sending, configuration.floorRate))
       if client.wantsUnicast {

@@ -7,12 +7,20 @@ struct MulticastQueue: Sendable {
   private var marks: [UInt8]
   /// When a page was last sent: units of 2^16 ns, plus one; 0: never. Comes round after 78 hours: one more suppression.
   private var sentAt: [UInt32]
+  /// The counter of the last datagram with a part of it; low 32 bits.
+  private var sentIn: [UInt32]
+  /// The pieces that are wanted, if any is, and those that were sent last.
+  private var parts: [UInt16]
+  private var sentParts: [UInt16]
   private var queues = (Ring<UInt32>(), Ring<UInt32>(), Ring<UInt32>())
   private var wanted = [0, 0, 0]
 
   init(pageCount: Int) {
     marks = Array(repeating: 0, count: pageCount)
     sentAt = Array(repeating: 0, count: pageCount)
+    sentIn = Array(repeating: 0, count: pageCount)
+    parts = Array(repeating: 0, count: pageCount)
+    sentParts = Array(repeating: 0, count: pageCount)
   }
 
   func isWanted(_ page: PageIndex) -> Bool { marks[page] >> 4 != 0 }
@@ -24,9 +32,24 @@ struct MulticastQueue: Sendable {
     sentAt[page] != 0 && UInt64(Self.tick(now) &- sentAt[page]) << 16 < window
   }
 
+  /// It is still on its way to a client that has seen the datagrams up to `position`.
+  func isOnItsWay(_ page: PageIndex, position: UInt32) -> Bool {
+    position != 0 && Int32(bitPattern: sentIn[page] &- position) > 0
+  }
+
+  /// Of those, what has not been sent the last time.
+  func unsent(_ page: PageIndex, of wanted: UInt16) -> UInt16 { wanted & ~sentParts[page] }
+  /// What `pop` gave out.
+  func poppedParts(_ page: PageIndex) -> UInt16 { sentParts[page] }
+
+  mutating func sent(_ page: PageIndex, in counter: UInt32) { sentIn[page] = counter }
+
   /// Wants the page, or wants it more urgently.
-  mutating func insert(_ page: PageIndex, _ urgency: PageRequest.Urgency) {
+  mutating func insert(
+    _ page: PageIndex, _ urgency: PageRequest.Urgency, _ wantedParts: UInt16 = PageParts.all
+  ) {
     let mark = marks[page]
+    parts[page] = mark >> 4 != 0 ? parts[page] | wantedParts : wantedParts
     let level = urgency.rawValue
     if mark >> 4 != 0 {
       guard level + 1 < mark >> 4 else { return }
@@ -57,6 +80,7 @@ struct MulticastQueue: Sendable {
       marks[page] &= ~(1 << level)
       guard marks[page] >> 4 == level + 1 else { continue }  // sent, or wanted more urgently, meanwhile
       marks[page] &= 7
+      sentParts[page] = parts[page]
       wanted[Int(level)] -= 1
       return page
     }
@@ -78,6 +102,7 @@ struct ServerClient: Sendable {
   let id: UInt32
   var heardAt: UInt64
   var receiveRate: UInt32 = 0
+  var loss: UInt16 = 0
   var wantsUnicast = false
   private var queues = [Ring<UInt32>(), Ring<UInt32>(), Ring<UInt32>()]
   /// What was queued or sent last, by the page's low bits; one that another has taken the place of is sent again.
