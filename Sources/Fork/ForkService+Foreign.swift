@@ -18,6 +18,11 @@ extension ForkService {
     var errors: [String: String] = [:]
     var names: [String] = []
     for slot in request.slots {
+      if let old = guests[slot.name]?.record, old.home == request.home, let ticket = old.ticket, ticket != id
+      {
+        // Its home has given it up, or it would not give the name again.
+        _ = await endForeign([slot.name], of: ticket, home: request.home, reason: "its name was given again")
+      }
       guard guests[slot.name] == nil else {
         errors[slot.name] = "a VM named \(slot.name) exists on this host"
         continue
@@ -136,11 +141,11 @@ extension ForkService {
     await saveTicket(request.ticket)
   }
 
-  /// The home of these clones has no more use for them.
-  func endForeign(_ names: [String], home: String, reason: String) async -> Int {
+  /// The home of these clones has no more use for them. A name may have come to a later ticket's clone meanwhile.
+  func endForeign(_ names: [String], of ticket: String, home: String, reason: String) async -> Int {
     var count = 0
     for name in names {
-      guard let record = guests[name]?.record, record.home == home else { continue }
+      guard let record = guests[name]?.record, record.home == home, record.ticket == ticket else { continue }
       if record.role == .slot { await discard(name) } else { await endClone(name, .killed, reason: reason) }
       await settle(name)
       count += 1
@@ -227,16 +232,17 @@ extension ForkService: Cluster.Observer {
     await reportEnds()
     // What is there of ours that we have given up meanwhile.
     let gone = reply.foreignClones.filter {
-      guests[$0]?.record.host != name || guests[$0]?.record.state.isOver != false
+      let record = guests[$0.name]?.record
+      return record?.host != name || record?.ticket != $0.ticket || record?.state.isOver != false
     }
     let home = await cluster.host
-    if !gone.isEmpty, let connection = try? await cluster.reach(name) {
-      _ = try? await connection.peer.endClones(
+    for (ticket, clones) in Dictionary(grouping: gone, by: \.ticket) {
+      _ = try? await cluster.reach(name).peer.endClones(
         .with {
           $0.home = home
-          $0.names = gone
+          $0.ticket = ticket
+          $0.names = clones.map(\.name)
           $0.reason = "its home \(home) had given it up"
-          $0.forget = true
         })
     }
     for id in reply.foreignSnapshots {
@@ -248,7 +254,7 @@ extension ForkService: Cluster.Observer {
       }
     }
     // What ended there while we were away.
-    let alive = Set(reply.foreignClones)
+    let alive = Set(reply.foreignClones.map(\.name))
     for (clone, guest) in guests
     where guest.record.host == name && guest.record.state == .running && !alive.contains(clone) && isNew {
       await endClone(clone, .lost, reason: "host \(name) does not have it any more")

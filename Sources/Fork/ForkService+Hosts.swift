@@ -177,7 +177,6 @@ extension ForkService {
         $0.ticket = record.ticket ?? ""
         $0.names = [name]
         $0.reason = record.reason ?? "ended by its home"
-        $0.forget = true
       })
   }
 

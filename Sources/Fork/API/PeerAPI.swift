@@ -62,7 +62,8 @@ struct PeerAPI: Snowfork_V1_Peer.SimpleServiceProtocol {
     request: Snowfork_V1_EndClonesRequest, context: ServerContext
   ) async throws -> Snowfork_V1_EndClonesReply {
     try check(request.home, context)
-    let ended = await service.endForeign(request.names, home: request.home, reason: request.reason)
+    let ended = await service.endForeign(
+      request.names, of: request.ticket, home: request.home, reason: request.reason)
     return .with { $0.ended = UInt32(ended) }
   }
 
@@ -110,8 +111,13 @@ extension ForkService {
       $0.reservedBytes = load.reservedBytes
       $0.vcpusInUse = UInt32(load.vcpusInUse)
       $0.foreignSnapshots = snapshots.values.filter { $0.home == peer && $0.kept }.map(\.id)
-      $0.foreignClones = guests.values.map(\.record).filter { $0.home == peer && !$0.state.isOver }.map(
-        \.name)
+      $0.foreignClones = guests.values.map(\.record).filter { $0.home == peer && !$0.state.isOver }.map {
+        record in
+        .with {
+          $0.name = record.name
+          $0.ticket = record.ticket ?? ""
+        }
+      }
     }
   }
 

@@ -98,13 +98,27 @@ public nonisolated struct Snowfork_V1_HelloReply: Sendable {
   public var foreignSnapshots: [String] = []
 
   /// names of clones alive here of tickets of the caller
-  public var foreignClones: [String] = []
+  public var foreignClones: [Snowfork_V1_ForeignClone] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
   fileprivate var _host: Snowfork_V1_HostInfo? = nil
+}
+
+public nonisolated struct Snowfork_V1_ForeignClone: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var name: String = String()
+
+  public var ticket: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
 }
 
 public nonisolated struct Snowfork_V1_SlotSpec: Sendable {
@@ -388,9 +402,6 @@ public nonisolated struct Snowfork_V1_EndClonesRequest: Sendable {
 
   public var reason: String = String()
 
-  /// the ticket is over: nothing of it is kept or reported any more
-  public var forget: Bool = false
-
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -600,7 +611,7 @@ nonisolated extension Snowfork_V1_HelloReply: SwiftProtobuf.Message, SwiftProtob
       case 4: try { try decoder.decodeSingularUInt32Field(value: &self.vcpusInUse) }()
       case 5: try { try decoder.decodeSingularUInt64Field(value: &self.instance) }()
       case 6: try { try decoder.decodeRepeatedStringField(value: &self.foreignSnapshots) }()
-      case 7: try { try decoder.decodeRepeatedStringField(value: &self.foreignClones) }()
+      case 7: try { try decoder.decodeRepeatedMessageField(value: &self.foreignClones) }()
       default: break
       }
     }
@@ -630,7 +641,7 @@ nonisolated extension Snowfork_V1_HelloReply: SwiftProtobuf.Message, SwiftProtob
       try visitor.visitRepeatedStringField(value: self.foreignSnapshots, fieldNumber: 6)
     }
     if !self.foreignClones.isEmpty {
-      try visitor.visitRepeatedStringField(value: self.foreignClones, fieldNumber: 7)
+      try visitor.visitRepeatedMessageField(value: self.foreignClones, fieldNumber: 7)
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -643,6 +654,41 @@ nonisolated extension Snowfork_V1_HelloReply: SwiftProtobuf.Message, SwiftProtob
     if lhs.instance != rhs.instance {return false}
     if lhs.foreignSnapshots != rhs.foreignSnapshots {return false}
     if lhs.foreignClones != rhs.foreignClones {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Snowfork_V1_ForeignClone: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ForeignClone"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}ticket\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.name) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.ticket) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.name.isEmpty {
+      try visitor.visitSingularStringField(value: self.name, fieldNumber: 1)
+    }
+    if !self.ticket.isEmpty {
+      try visitor.visitSingularStringField(value: self.ticket, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Snowfork_V1_ForeignClone, rhs: Snowfork_V1_ForeignClone) -> Bool {
+    if lhs.name != rhs.name {return false}
+    if lhs.ticket != rhs.ticket {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1218,7 +1264,7 @@ nonisolated extension Snowfork_V1_ActivateReply: SwiftProtobuf.Message, SwiftPro
 
 nonisolated extension Snowfork_V1_EndClonesRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".EndClonesRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}home\0\u{1}ticket\0\u{1}names\0\u{1}reason\0\u{1}forget\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}home\0\u{1}ticket\0\u{1}names\0\u{1}reason\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1230,7 +1276,6 @@ nonisolated extension Snowfork_V1_EndClonesRequest: SwiftProtobuf.Message, Swift
       case 2: try { try decoder.decodeSingularStringField(value: &self.ticket) }()
       case 3: try { try decoder.decodeRepeatedStringField(value: &self.names) }()
       case 4: try { try decoder.decodeSingularStringField(value: &self.reason) }()
-      case 5: try { try decoder.decodeSingularBoolField(value: &self.forget) }()
       default: break
       }
     }
@@ -1249,9 +1294,6 @@ nonisolated extension Snowfork_V1_EndClonesRequest: SwiftProtobuf.Message, Swift
     if !self.reason.isEmpty {
       try visitor.visitSingularStringField(value: self.reason, fieldNumber: 4)
     }
-    if self.forget != false {
-      try visitor.visitSingularBoolField(value: self.forget, fieldNumber: 5)
-    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1260,7 +1302,6 @@ nonisolated extension Snowfork_V1_EndClonesRequest: SwiftProtobuf.Message, Swift
     if lhs.ticket != rhs.ticket {return false}
     if lhs.names != rhs.names {return false}
     if lhs.reason != rhs.reason {return false}
-    if lhs.forget != rhs.forget {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
