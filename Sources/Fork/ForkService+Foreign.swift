@@ -145,23 +145,30 @@ extension ForkService {
   func endForeign(_ names: [String], of ticket: String, home: String, reason: String) async -> Int {
     var count = 0
     for name in names {
+      let key = "end of \(name)"
+      if !turns.take(key) { await withCheckedContinuation { turns.wait(key, $0) } }
+      defer { turns.leave(key) }
       guard let record = guests[name]?.record, record.home == home, record.ticket == ticket else { continue }
-      if record.role == .slot { await discard(name) } else { await endClone(name, .killed, reason: reason) }
-      await settle(name)
+      if record.role == .slot {
+        await discard(name)
+      } else {
+        await endClone(name, .killed, reason: reason)
+        await untilGone(name)
+      }
+      await settle(name, of: ticket)
       count += 1
     }
     return count
   }
 
-  /// Forgets a clone of another's ticket whose end needs no telling any more, and the ticket with its last one.
-  private func settle(_ name: String) async {
-    unreported.remove(name)
-    guard let record = guests[name]?.record, record.state == .ended || record.role == .slot else {
-      await forgetEmptyForeignTickets()
-      return
+  /// Forgets a clone of another's ticket whose end needs no telling any more, and the ticket with its last one. The name
+  /// may have come to a later ticket's slot meanwhile.
+  private func settle(_ name: String, of ticket: String) async {
+    if let record = guests[name]?.record, record.ticket == ticket, record.state == .ended {
+      unreported.remove(name)
+      guests[name] = nil
+      await persist("the end of VM \(name)") { try await self.store.delete(vm: name) }
     }
-    guests[name] = nil
-    await persist("the end of VM \(name)") { try await self.store.delete(vm: name) }
     await forgetEmptyForeignTickets()
   }
 
@@ -190,7 +197,7 @@ extension ForkService {
         continue
       }
       guard await cluster.isEnrolled(home) else {
-        await settle(name)
+        await settle(name, of: ticket)
         continue
       }
       guard record.state == .ended, let connection = try? await cluster.reach(home) else { continue }
@@ -218,7 +225,7 @@ extension ForkService {
             $0.host = host
             $0.ends = ends
           })
-        await settle(name)
+        await settle(name, of: ticket)
       } catch {
         log.notice("the end of \(name) was not reported to \(home): \(error)")
       }

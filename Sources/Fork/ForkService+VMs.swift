@@ -165,6 +165,8 @@ extension ForkService {
 
   /// Takes back whatever `launch` and `connect` did, after any of their steps, and forgets the VM.
   func discard(_ name: String) async {
+    // What libvirt says of its end is then no news.
+    guests[name]?.record.state = .ending
     await tearDown(name)
     guests[name] = nil
     await persist("the end of VM \(name)") { try await self.store.delete(vm: name) }

@@ -1,6 +1,7 @@
-/// Lets one fork of a parent go at a time; the others wait in order.
+/// Lets one fork of a parent go at a time; the others wait in order. The same for the ends of another host's clone.
 ///
-/// Orders: arm → commit of a parent against the next arm of the same one (Integration: two forks at once).
+/// Orders: arm → commit of a parent against the next arm of the same one (Integration: two forks at once); the end of
+/// another host's clone against a second call of its home (LabTests).
 struct Turns {
   private var holders: Set<String> = []
   private var waiting: [String: [CheckedContinuation<Void, Never>]] = [:]

@@ -19,11 +19,11 @@ extension ForkDocument {
     }
     lines.append(steps.text)
     var table = Table(
-      "VMID", "NAME", "STATE", "ACTIVATED", "READY", "ENDED", "TOUCHED", "OF RAM", "OWN", "REASON")
+      "VMID", "NAME", "HOST", "STATE", "ACTIVATED", "READY", "ENDED", "TOUCHED", "OF RAM", "OWN", "REASON")
     for clone in clones {
       let share = ramBytes == 0 ? 0 : Double(clone.touchedBytes) * 100 / Double(ramBytes)
       table.add(
-        clone.vmidText, clone.name, clone.state, Units.microseconds(clone.activateUs),
+        clone.vmidText, clone.name, clone.host, clone.state, Units.microseconds(clone.activateUs),
         Units.microseconds(clone.readyUs), clone.endedUs == 0 ? "" : Units.microseconds(clone.endedUs),
         clone.endedUs == 0 ? "" : Units.bytes(clone.touchedBytes),
         clone.endedUs == 0 ? "" : "\((share * 10).rounded() / 10) %",

@@ -92,6 +92,13 @@ struct StatsListDocument: Encodable {
         "\(one.pagesPrefetched)", "\(one.pagesShared)", "\(one.faults)", Units.microseconds(one.faultUs.p50),
         Units.microseconds(one.faultUs.p99), Units.microseconds(one.faultUs.max), "\(one.preimagesSaved)")
     }
-    return table.isEmpty ? "nothing has been forked yet" : table.text
+    guard !table.isEmpty else { return "nothing has been forked yet" }
+    return ([table.text] + reasons).joined(separator: "\n")
+  }
+
+  /// Why pages do not come by multicast, once a host and reason.
+  private var reasons: [String] {
+    Set(stats.filter { !$0.transportReason.isEmpty }.map { "\($0.host): unicast, as \($0.transportReason)" })
+      .sorted()
   }
 }
