@@ -54,7 +54,8 @@ final class Host {
 
   func end() {
     try? input.fileHandleForWriting.close()
-    if process.isRunning { kill(process.processIdentifier, SIGKILL) }
+    // `timeout` hands it on to what it runs.
+    if process.isRunning { kill(process.processIdentifier, SIGTERM) }
     process.waitUntilExit()
   }
 
