@@ -3,7 +3,7 @@ import Glibc
 
 extension System {
   /// Peers may wait for ever for what was lost.
-  private static let limit = ["timeout", "--kill-after", "1", "90"]
+  private static let limit = ["timeout", "--kill-after", "1", "40"]
 
   /// From the sender's "Starting transfer", after all receivers have registered, until the last receiver has ended.
   static let udpcast = System(name: "udpcast", keeps: false) { setting in
