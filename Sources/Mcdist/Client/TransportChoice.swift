@@ -38,8 +38,9 @@ struct TransportChoice: Sendable {
     silentTimeouts = 0
     silentSince = nil
     if instance != self.instance {
-      (recentFirst, recentReceived, spanFirst, spanReceived) = (counter, 0, counter, 0)
+      (recentFirst, recentReceived, spanFirst, spanReceived, highest) = (counter, 0, counter, 0, counter)
     }
+    highest = max(highest, counter)
     recentReceived += 1
     spanReceived += 1
     if counter >= spanFirst + 256 {
@@ -50,11 +51,10 @@ struct TransportChoice: Sendable {
       (spanFirst, spanReceived) = (counter + 1, 0)
     }
     if instance != self.instance || now > windowStart + 5_000_000_000 {
-      (self.instance, windowStart, windowFirst, highest, received) = (instance, now, counter, counter, 1)
+      (self.instance, windowStart, windowFirst, received) = (instance, now, highest, 1)
       if isUnicast && reason == Self.silent { turn(unicast: false, "", now) }
       return
     }
-    highest = max(highest, counter)
     guard configuration.transport == .auto else { return }
     received += 1
     let sent = highest &- windowFirst &+ 1
@@ -72,7 +72,9 @@ struct TransportChoice: Sendable {
   /// Multicast datagrams since it was called last: how many came, and how many were sent.
   mutating func takeRecent() -> (came: Int, sent: Int) {
     defer { (recentFirst, recentReceived) = (highest &+ 1, 0) }
-    return (Int(recentReceived), Int(clamping: highest &+ 1 &- recentFirst))
+    // Datagrams that came in another order may be older than those of the last time.
+    let sent = highest &+ 1 >= recentFirst ? highest &+ 1 &- recentFirst : 0
+    return (Int(clamping: min(recentReceived, 1 << 32)), Int(clamping: min(sent, 1 << 32)))
   }
 
   /// A page asked for at `sentAt` did not come in time.
