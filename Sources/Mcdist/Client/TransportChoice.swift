@@ -11,13 +11,14 @@ struct TransportChoice: Sendable {
   private var probedAt: UInt64 = 0
   /// The window in which loss is measured, by the counters of the server's datagrams.
   private var instance: UInt64 = 0
+  private var lossyWindows = 0
   private var windowStart: UInt64 = 0
   private var windowFirst: UInt64 = 0
   private var highest: UInt64 = 0
   /// What a request says of it.
   var position: UInt32 { UInt32(truncatingIfNeeded: highest) }
   private var received: UInt64 = 0
-  /// Of the last spans of 256 datagrams, weighted, those that did not come.
+  /// Of the last spans of 128 datagrams, weighted, those that did not come.
   private(set) var loss = 0.0
   private var isLossKnown = false
   private var spanFirst: UInt64 = 0
@@ -43,7 +44,7 @@ struct TransportChoice: Sendable {
     highest = max(highest, counter)
     recentReceived += 1
     spanReceived += 1
-    if counter >= spanFirst + 256 {
+    if counter >= spanFirst + 128 {
       let sent = Double(counter - spanFirst + 1)
       let lost = max(0, 1 - Double(spanReceived) / sent)
       loss = isLossKnown ? loss * 7 / 8 + lost / 8 : lost
@@ -61,7 +62,9 @@ struct TransportChoice: Sendable {
     if isUnicast && reason == Self.silent { turn(unicast: false, "", now) }
     guard now >= windowStart + 1_000_000_000, sent >= 200 else { return }
     let percent = received >= sent ? 0 : Int((sent - received) * 100 / sent)
-    if !isUnicast && percent > 30 {
+    lossyWindows = percent > 30 ? lossyWindows + 1 : 0
+    // A server that sends too fast for all finds that out meanwhile; unicast for all would make it worse.
+    if !isUnicast && lossyWindows >= 2 {
       turn(unicast: true, "multicast loses \(percent) %", now)
     } else if isUnicast && percent < 10 && now > changedAt + configuration.probe {
       turn(unicast: false, "", now)
