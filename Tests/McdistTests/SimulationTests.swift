@@ -130,6 +130,30 @@ import Testing
     #expect(simulation.bytesSent < 3 * plan.pages * SimulationPlan.pageBytes)
   }
 
+  /// Counters of any order, of restarted servers and after long pauses are figures, never a trap.
+  @Test func aClientStandsAnyCounters() {
+    for seed in 1...20 as ClosedRange<UInt64> {
+      var random = Seeded(state: seed)
+      var client = ClientMachine(pageCount: 2000, seed: seed)
+      var (now, base, instance) = (
+        UInt64(1_000_000), UInt64.random(in: 0..<1 << 60, using: &random), UInt64(1)
+      )
+      client.prefetch(0..<2000, now: now)
+      for _ in 0..<5000 {
+        now += .random(
+          in: 0..<(Int.random(in: 0..<500, using: &random) == 0 ? 9_000_000_000 : 2_000_000), using: &random)
+        if Int.random(in: 0..<1000, using: &random) == 0 {
+          (instance, base) = (instance + 1, .random(in: 0..<1000, using: &random))
+        }
+        base += .random(in: 0...3, using: &random)
+        let back = UInt64.random(in: 0..<300, using: &random)
+        client.heard(bytes: 1400, multicast: (instance, base > back ? base - back : base), now: now)
+        _ = client.received(.random(in: 0..<2000, using: &random), now: now)
+        while let request = client.nextRequest(now: now) { #expect(!request.runs.isEmpty) }
+      }
+    }
+  }
+
   @Test func theWorkingSetIsSentUnasked() {
     var machine = ServerMachine(
       pageCount: 100,

@@ -94,7 +94,7 @@ final class Bench {
       guard copy.count == original.count, memcmp(copy.baseAddress!, original.baseAddress!, copy.count) == 0
       else {
         throw BenchError(
-          "receiver \(host) has not got the image: it has \(copy.count) bytes, right are the first \(zip(copy, original).prefix { $0 == $1 }.count)"
+          "receiver \(host) has not got the image"
         )
       }
     }

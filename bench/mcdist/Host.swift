@@ -35,7 +35,6 @@ final class Host {
       if line.hasPrefix(word) { return line.dropFirst(word.count).split(separator: " ").map(String.init) }
       passed.append(line)
     }
-    let command = process.arguments?.dropFirst(4).joined(separator: " ") ?? ""
     throw BenchError("\(command) ended without \"\(word)\": \(passed.suffix(3).joined(separator: "; "))")
   }
 
@@ -43,13 +42,20 @@ final class Host {
   func finish() throws { try input.fileHandleForWriting.close() }
 
   func waitUntilExit() throws {
-    while nextLine() != nil {}
+    var last = ""
+    while let line = nextLine() { last = line.isEmpty ? last : line }
     process.waitUntilExit()
+    guard process.terminationStatus == 0 else {
+      throw BenchError("\(command) ended with status \(process.terminationStatus): \(last)")
+    }
   }
+
+  private var command: String { process.arguments?.dropFirst(4).joined(separator: " ") ?? "" }
 
   func end() {
     try? input.fileHandleForWriting.close()
-    if process.isRunning { kill(process.processIdentifier, SIGKILL) }
+    // `timeout` hands it on to what it runs.
+    if process.isRunning { kill(process.processIdentifier, SIGTERM) }
     process.waitUntilExit()
   }
 

@@ -2,17 +2,23 @@ import Foundation
 import Glibc
 
 extension System {
+  /// Peers may wait for ever for what was lost.
+  private static let limit = ["timeout", "--kill-after", "1", "40"]
+
   /// From the sender's "Starting transfer", after all receivers have registered, until the last receiver has ended.
   static let udpcast = System(name: "udpcast", keeps: false) { setting in
     let common = ["--nokbd", "--no-progress", "--interface", Network.interface, "--ttl", "1"]
     let receivers = try (1...setting.receivers).map { host in
-      try Host(setting.network, host, ["udp-receiver", "--file", "/dev/null"] + common)
+      try Host(setting.network, host, limit + ["udp-receiver", "--file", "/dev/null"] + common)
     }
     defer { receivers.forEach { $0.end() } }
     usleep(300_000)
     let sender = try Host(
       setting.network, 0,
-      ["udp-sender", "--file", setting.image, "--min-receivers", "\(setting.receivers)", "--full-duplex"]
+      limit + [
+        "udp-sender", "--file", setting.image, "--min-receivers", "\(setting.receivers)", "--full-duplex",
+      ]
+        + ["--rexmit-hello-interval", "200"]
         + ["--nopointopoint"]
         + (setting.megabits > 0 ? ["--max-bitrate", "\(setting.megabits * 95 / 100)m"] : [])
         + common)
@@ -30,7 +36,7 @@ extension System {
       mkdir(setting.kept(host) + ".d", 0o755)
       return try Host(
         setting.network, host,
-        ["uftpd", "-d", "-B", "8388608", "-D", setting.kept(host) + ".d"]
+        limit + ["uftpd", "-d", "-B", "8388608", "-D", setting.kept(host) + ".d"]
           + ["-U", String(format: "0x%08X", host)] + port)
     }
     defer { receivers.forEach { $0.end() } }
@@ -39,7 +45,9 @@ extension System {
     let rate = setting.megabits > 0 ? "\(setting.megabits * 1000 * 95 / 100)" : "-1"
     let sender = try Host(
       setting.network, 0,
-      ["uftp", "-R", rate, "-B", "8388608", "-b", "1400", "-H", hosts, "-r", "0.05:0.01:1", "-D", "image"]
+      limit + [
+        "uftp", "-R", rate, "-B", "8388608", "-b", "1400", "-H", hosts, "-r", "0.05:0.01:1", "-D", "image",
+      ]
         + port + [setting.image])
     defer { sender.end() }
     let words = try sender.wait(for: "Total elapsed time:")

@@ -93,6 +93,8 @@ enum StreamRole {
 
   static func receive(address: String, bytes: Int) throws {
     let door = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    var one: Int32 = 1  // the transfer before may have left a connection that is being closed
+    setsockopt(door, SOL_SOCKET, SO_REUSEADDR, &one, 4)
     var local = try endpoint(address)
     let size = socklen_t(MemoryLayout<sockaddr_in>.size)
     let isBound = withUnsafePointer(to: &local) {

@@ -11,13 +11,14 @@ struct TransportChoice: Sendable {
   private var probedAt: UInt64 = 0
   /// The window in which loss is measured, by the counters of the server's datagrams.
   private var instance: UInt64 = 0
+  private var lossyWindows = 0
   private var windowStart: UInt64 = 0
   private var windowFirst: UInt64 = 0
   private var highest: UInt64 = 0
   /// What a request says of it.
   var position: UInt32 { UInt32(truncatingIfNeeded: highest) }
   private var received: UInt64 = 0
-  /// Of the last spans of 256 datagrams, weighted, those that did not come.
+  /// Of the last spans of 128 datagrams, weighted, those that did not come.
   private(set) var loss = 0.0
   private var isLossKnown = false
   private var spanFirst: UInt64 = 0
@@ -38,11 +39,12 @@ struct TransportChoice: Sendable {
     silentTimeouts = 0
     silentSince = nil
     if instance != self.instance {
-      (recentFirst, recentReceived, spanFirst, spanReceived) = (counter, 0, counter, 0)
+      (recentFirst, recentReceived, spanFirst, spanReceived, highest) = (counter, 0, counter, 0, counter)
     }
+    highest = max(highest, counter)
     recentReceived += 1
     spanReceived += 1
-    if counter >= spanFirst + 256 {
+    if counter >= spanFirst + 128 {
       let sent = Double(counter - spanFirst + 1)
       let lost = max(0, 1 - Double(spanReceived) / sent)
       loss = isLossKnown ? loss * 7 / 8 + lost / 8 : lost
@@ -50,18 +52,19 @@ struct TransportChoice: Sendable {
       (spanFirst, spanReceived) = (counter + 1, 0)
     }
     if instance != self.instance || now > windowStart + 5_000_000_000 {
-      (self.instance, windowStart, windowFirst, highest, received) = (instance, now, counter, counter, 1)
+      (self.instance, windowStart, windowFirst, received) = (instance, now, highest, 1)
       if isUnicast && reason == Self.silent { turn(unicast: false, "", now) }
       return
     }
-    highest = max(highest, counter)
     guard configuration.transport == .auto else { return }
     received += 1
     let sent = highest &- windowFirst &+ 1
     if isUnicast && reason == Self.silent { turn(unicast: false, "", now) }
     guard now >= windowStart + 1_000_000_000, sent >= 200 else { return }
     let percent = received >= sent ? 0 : Int((sent - received) * 100 / sent)
-    if !isUnicast && percent > 30 {
+    lossyWindows = percent > 30 ? lossyWindows + 1 : 0
+    // A server that sends too fast for all finds that out meanwhile; unicast for all would make it worse.
+    if !isUnicast && lossyWindows >= 2 {
       turn(unicast: true, "multicast loses \(percent) %", now)
     } else if isUnicast && percent < 10 && now > changedAt + configuration.probe {
       turn(unicast: false, "", now)
@@ -72,7 +75,9 @@ struct TransportChoice: Sendable {
   /// Multicast datagrams since it was called last: how many came, and how many were sent.
   mutating func takeRecent() -> (came: Int, sent: Int) {
     defer { (recentFirst, recentReceived) = (highest &+ 1, 0) }
-    return (Int(recentReceived), Int(clamping: highest &+ 1 &- recentFirst))
+    // Datagrams that came in another order may be older than those of the last time.
+    let sent = highest &+ 1 >= recentFirst ? highest &+ 1 &- recentFirst : 0
+    return (Int(clamping: min(recentReceived, 1 << 32)), Int(clamping: min(sent, 1 << 32)))
   }
 
   /// A page asked for at `sentAt` did not come in time.

@@ -45,7 +45,16 @@ struct RateLimit: Sendable {
   }
 
   /// A request has shown loss. `delivered`: bytes a second that the receivers say they get. Falls at most once in 50 ms.
-  mutating func showsLoss(delivered: Double?, lossRatio: Double, now: UInt64) {
+  /// `reported`: of the datagrams by multicast, what receivers say they lost, in the mean. It tells of congestion also
+  /// where pages go out in bursts and no average is as high as the limit.
+  mutating func showsLoss(delivered: Double?, lossRatio: Double, reported: Double, now: UInt64) {
+    if reported > 0.3 {
+      if let scaledBackAt, now < scaledBackAt + 100_000_000 { return }
+      scaledBackAt = now
+      bytesPerSecond = max(configuration.floorRate, bytesPerSecond * 0.75 * (1 - reported))
+      tokens = min(tokens, capacity)
+      return
+    }
     let sending = sendRate(now: now)
     guard let delivered, sending > bytesPerSecond / 2 else { return }
     if let scaledBackAt, now < scaledBackAt + 50_000_000 { return }

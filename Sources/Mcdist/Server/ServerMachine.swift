@@ -70,7 +70,8 @@ public struct ServerMachine: Sendable {
     clients[request.client] = client
     if lost > 0 {
       retriedInPeriod += lost
-      limit.showsLoss(delivered: delivered(now: now), lossRatio: lossRatio, now: now)
+      limit.showsLoss(
+        delivered: delivered(now: now), lossRatio: lossRatio, reported: reportedLoss(now: now), now: now)
     }
   }
 
@@ -249,6 +250,15 @@ public struct ServerMachine: Sendable {
         if answer == .queued { takeTurn(id) }
       }
     }
+  }
+
+  private func reportedLoss(now: UInt64) -> Double {
+    var (sum, count) = (0.0, 0)
+    for client in clients.values where !client.wantsUnicast && client.heardAt + 500_000_000 > now {
+      sum += Double(client.loss) / 65536
+      count += 1
+    }
+    return count > 0 ? sum / Double(count) : 0
   }
 
   private mutating func makeRoom() {
