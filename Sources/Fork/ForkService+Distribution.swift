@@ -58,11 +58,15 @@ extension ForkService {
       $0.checkpointRequest = UInt32(snapshot.checkpointRequest)
       $0.kept = snapshot.kept
     }
-    _ = try await cluster.reach(host).peer.deliverSnapshot { writer in
-      try await writer.write(.with { $0.header = header })
-      for first in stride(from: 0, to: descriptor.count, by: 1 << 18) {
-        let chunk = descriptor[first..<min(first + 1 << 18, descriptor.count)]
-        try await writer.write(.with { $0.descriptorChunk = Data(chunk) })
+    // A slow network takes a megabyte a second.
+    let patience = Duration.seconds(5 + descriptor.count >> 20)
+    _ = try await cluster.insist(on: host, timeout: patience) { connection, options in
+      try await connection.peer.deliverSnapshot(options: options) { writer in
+        try await writer.write(.with { $0.header = header })
+        for first in stride(from: 0, to: descriptor.count, by: 1 << 18) {
+          let chunk = descriptor[first..<min(first + 1 << 18, descriptor.count)]
+          try await writer.write(.with { $0.descriptorChunk = Data(chunk) })
+        }
       }
     }
   }

@@ -5,9 +5,10 @@ import Wire
 
 /// This host's part in tickets whose home is another host.
 extension ForkService {
-  /// Starts slots for another host's ticket. Answers of each whether it is warm.
+  /// Starts slots for another host's ticket. Answers of each whether it is warm. The same call may come again.
   func startSlots(_ request: Snowfork_V1_StartSlotsRequest) async throws -> Snowfork_V1_StartSlotsReply {
     let id = request.ticket
+    try requireHome(request.home, ofTicket: id)
     if tickets[id] == nil {
       tickets[id] = Reservation(
         record: TicketRecord(
@@ -23,6 +24,7 @@ extension ForkService {
         // Its home has given it up, or it would not give the name again.
         _ = await endForeign([slot.name], of: ticket, home: request.home, reason: "its name was given again")
       }
+      if guests[slot.name]?.record.ticket == id { continue }
       guard guests[slot.name] == nil else {
         errors[slot.name] = "a VM named \(slot.name) exists on this host"
         continue
@@ -43,9 +45,15 @@ extension ForkService {
       errors[name] = "\(error)"
       await discard(name)
     }
-    tickets[id]?.record.state = .granted
-    await saveTicket(id)
-    expire(id)
+    for slot in request.slots { await untilNot(.starting, slot.name) }
+    for slot in request.slots where guests[slot.name] == nil && errors[slot.name] == nil {
+      errors[slot.name] = "it has ended"
+    }
+    if tickets[id]?.record.state == .granting {
+      tickets[id]?.record.state = .granted
+      await saveTicket(id)
+      expire(id)
+    }
     return .with { reply in
       reply.slots = request.slots.map { slot in
         .with {
@@ -54,6 +62,19 @@ extension ForkService {
           $0.error = errors[slot.name] ?? ""
         }
       }
+    }
+  }
+
+  private func requireHome(_ home: String, ofTicket id: String) throws {
+    guard let ticket = tickets[id]?.record, ticket.home != home else { return }
+    throw ForkError(.refused, "ticket \(id) is not \(home)'s.")
+  }
+
+  /// Waits as long as the VM is in that state.
+  private func untilNot(_ state: VMRecord.State, _ name: String) async {
+    let deadline = ContinuousClock.now + .seconds(60)
+    while guests[name]?.record.state == state, ContinuousClock.now < deadline, !Task.isCancelled {
+      try? await Task.sleep(for: .milliseconds(10))
     }
   }
 
@@ -100,7 +121,8 @@ extension ForkService {
     await persist("snapshot \(id)") { try await self.store.save(record) }
   }
 
-  /// Makes clones in slots that were started for another host's ticket; `ready` is called as each runs or is lost.
+  /// Makes clones in slots that were started for another host's ticket; `ready` is called as each runs or is lost. The
+  /// same call may come again.
   func activate(
     _ request: Snowfork_V1_ActivateRequest, ready: @Sendable (Snowfork_V1_ActivateReply) async -> Void
   ) async throws {
@@ -109,8 +131,14 @@ extension ForkService {
       throw ForkError(.notFound, "snapshot \(request.snapshot) did not come to this host.")
     }
     let deviceState = try await readDescriptor(snapshot)
+    try requireHome(request.home, ofTicket: request.ticket)
     var names: [String] = []
+    var begun: [String] = []
     for slot in request.slots where guests[slot.name]?.record.ticket == request.ticket {
+      guard guests[slot.name]?.record.state == .warm else {
+        begun.append(slot.name)
+        continue
+      }
       guests[slot.name]?.record.vmid = Int(slot.vmid)
       guests[slot.name]?.record.processes = Int(slot.processes)
       guests[slot.name]?.record.snapshot = snapshot.id
@@ -124,21 +152,29 @@ extension ForkService {
       names, snapshot: snapshot, deviceState: deviceState, request: request.cloneRequest, log: log,
       total: names.count, report: { _ in }
     ) { name, activated in
-      let record = guests[name]?.record
       await save(name)
-      let isRunning = record?.state == .running
-      await ready(
-        .with {
-          $0.name = name
-          $0.state = isRunning ? "running" : "lost"
-          $0.reason = record?.reason ?? (isRunning ? "" : "it ended at once")
-          $0.activateUs = UInt64(record?.activateMicroseconds ?? 0)
-          $0.activatedUs = activated
-          $0.readyUs = UInt64(record?.readyMicroseconds ?? 0)
-        })
+      await ready(activateReply(of: name, activated: activated))
+    }
+    // An earlier call made these.
+    for name in begun {
+      await untilNot(.activating, name)
+      await ready(activateReply(of: name, activated: 0))
     }
     tickets[request.ticket]?.record.state = .cloned
     await saveTicket(request.ticket)
+  }
+
+  private func activateReply(of name: String, activated: UInt64) -> Snowfork_V1_ActivateReply {
+    let record = guests[name]?.record
+    let isRunning = record?.state == .running
+    return .with {
+      $0.name = name
+      $0.state = isRunning ? "running" : "lost"
+      $0.reason = record?.reason ?? (isRunning ? "" : "it ended at once")
+      $0.activateUs = UInt64(record?.activateMicroseconds ?? 0)
+      $0.activatedUs = activated
+      $0.readyUs = UInt64(record?.readyMicroseconds ?? 0)
+    }
   }
 
   /// The home of these clones has no more use for them. A name may have come to a later ticket's clone meanwhile.
@@ -230,63 +266,5 @@ extension ForkService {
         log.notice("the end of \(name) was not reported to \(home): \(error)")
       }
     }
-  }
-}
-
-/// What follows from other hosts' coming and going.
-extension ForkService: Cluster.Observer {
-  func peerIsUp(_ name: String, _ reply: Snowfork_V1_HelloReply, isNew: Bool) async {
-    await reportEnds()
-    // What is there of ours that we have given up meanwhile.
-    let gone = reply.foreignClones.filter {
-      let record = guests[$0.name]?.record
-      return record?.host != name || record?.ticket != $0.ticket || record?.state.isOver != false
-    }
-    let home = await cluster.host
-    for (ticket, clones) in Dictionary(grouping: gone, by: \.ticket) {
-      _ = try? await cluster.reach(name).peer.endClones(
-        .with {
-          $0.home = home
-          $0.ticket = ticket
-          $0.names = clones.map(\.name)
-          $0.reason = "its home \(home) had given it up"
-        })
-    }
-    for id in reply.foreignSnapshots {
-      if snapshots[id] == nil {
-        await drop(id, on: name, from: home)
-      } else if deliveries[id]?[name] == nil {
-        // An earlier daemon of ours brought it there.
-        deliveries[id, default: [:]][name] = Task {}
-      }
-    }
-    // What ended there while we were away.
-    let alive = Set(reply.foreignClones.map(\.name))
-    for (clone, guest) in guests
-    where guest.record.host == name && guest.record.state == .running && !alive.contains(clone) && isNew {
-      await endClone(clone, .lost, reason: "host \(name) does not have it any more")
-    }
-  }
-
-  private func drop(_ id: String, on host: String, from home: String) async {
-    guard let connection = try? await cluster.reach(host) else { return }
-    _ = try? await connection.peer.dropSnapshot(
-      .with {
-        $0.home = home
-        $0.snapshot = id
-      })
-  }
-
-  func peerIsDown(_ name: String) async {
-    for (clone, guest) in guests where guest.record.host == name && !guest.record.state.isOver {
-      await endClone(clone, .lost, reason: "host \(name) does not answer")
-    }
-    for (id, snapshot) in snapshots where snapshot.home == name {
-      try? await memtap.run { try $0.originGone(snapshot: id, reason: "the host does not answer") }
-      snapshots[id]?.kept = false
-      await release(id)
-    }
-    for id in deliveries.keys { deliveries[id]?[name] = nil }
-    await removeUnusedSnapshots()
   }
 }

@@ -57,7 +57,11 @@ extension ForkService {
       request.memoryBytes = UInt64(first.memoryBytes)
       request.vcpus = UInt32(first.vcpus)
       request.slots = slots.map(\.slotSpec)
-      let reply = try await cluster.reach(host).peer.startSlots(request)
+      let message = request
+      let patience = Duration.seconds(10 + slots.count)
+      let reply = try await cluster.insist(on: host, timeout: patience) { connection, options in
+        try await connection.peer.startSlots(message, options: options)
+      }
       for slot in reply.slots {
         if slot.error.isEmpty {
           guests[slot.name]?.record.state = .warm
@@ -127,20 +131,23 @@ extension ForkService {
       try await deliver(snapshot, to: host, distribution: distribution, described: described)
       let sent = log.elapsedMicroseconds
       result.distributed = begin...sent
-      let connection = try await cluster.reach(host)
       var message = Snowfork_V1_ActivateRequest()
       message.home = await cluster.host
       message.ticket = slots[0].ticket ?? ""
       message.snapshot = snapshot.id
       message.cloneRequest = request
       message.slots = slots.map { (guests[$0.name]?.record ?? $0).slotSpec }
-      result.activated = try await connection.peer.activate(message) { response in
-        var last: UInt64 = 0
-        for try await reply in response.messages {
-          last = max(last, sent + reply.activatedUs)
-          await self.activated(reply, at: log.elapsedMicroseconds)
+      let request = message
+      let patience = Duration.seconds(10 + slots.count)
+      result.activated = try await cluster.insist(on: host, timeout: patience) { connection, options in
+        try await connection.peer.activate(request, options: options) { response in
+          var last: UInt64 = 0
+          for try await reply in response.messages {
+            last = max(last, sent + reply.activatedUs)
+            await self.activated(reply, at: log.elapsedMicroseconds)
+          }
+          return last
         }
-        return last
       }
     } catch {
       let reason = Self.explain(error, host: host).message

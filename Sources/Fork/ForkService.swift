@@ -12,7 +12,7 @@ import NIOPosix
 /// stops, `+Tickets` grants and joins, `+Fork` forks, `+Snapshots` keeps fork points, `+Ends` ends clones,
 /// `+Guests` answers programs in guests, `+Adoption` takes over from a daemon that died, `+Views` reports. Over several
 /// hosts: `+Hosts` is a ticket's home, `+Distribution` brings snapshots to hosts, `+Foreign` is the part of a host in
-/// another's ticket, `+Everywhere` asks all hosts.
+/// another's ticket, `+Hello` what follows from hosts' coming and going, `+Everywhere` asks all hosts.
 actor ForkService {
   let configuration: Configuration
   let store: Store

@@ -32,9 +32,9 @@ actor Cluster {
 
   let files: ClusterFiles
   private let log: Logger
-  private(set) var host: String
-  private(set) var members: [String: ClusterMember] = [:]
-  private(set) var identity: ClusterFiles.Identity?
+  var host: String
+  var members: [String: ClusterMember] = [:]
+  var identity: ClusterFiles.Identity?
   private(set) var peers: [String: Peer] = [:]
   private var connections: [String: PeerConnection] = [:]
   /// Of their own, so that a hello does not wait behind a descriptor on a network that loses packets.
@@ -63,96 +63,6 @@ actor Cluster {
 
   func observe(_ observer: any Observer) { self.observer = observer }
 
-  // MARK: becoming a member
-
-  func make(name: String, address: String, port: Int) throws -> ClusterMember {
-    if let own {
-      guard own.address == address, own.port == port, own.name == name || name.isEmpty else {
-        throw ForkError(
-          .exists,
-          "cannot make a cluster: \(host) is in one, at \(own.address):\(own.port). Remove \(files.directory) to leave it."
-        )
-      }
-      return own
-    }
-    let name = name.isEmpty ? host : name
-    try Self.checkHostName(name)
-    let authority = try Authority.make()
-    let issued = try authority.enrol(host: name)
-    let own = ClusterMember(name: name, address: address, port: port, generation: Self.now())
-    let identity = ClusterFiles.Identity(
-      authorityPEM: authority.certificatePEM, certificatePEM: issued.certificatePEM, keyPEM: issued.keyPEM)
-    try files.save(host: name, members: [own], identity: identity, authority: authority)
-    (host, members, self.identity) = (name, [name: own], identity)
-    return own
-  }
-
-  func add(name: String, address: String, port: Int) throws -> ClusterFiles.Bundle {
-    let what = "cannot add host \(name)"
-    try Self.checkHostName(name)
-    guard isMember, let authority = try files.authority() else {
-      throw ForkError(
-        .refused,
-        isMember
-          ? "\(what): another host made this cluster and has its authority. Add it there."
-          : "\(what): this host is in no cluster. Make one with sfctl host init.")
-    }
-    guard name != host else { throw ForkError(.exists, "\(what): it is this host. Choose another name.") }
-    if let other = others.first(where: { $0.address == address && $0.port == port && $0.name != name }) {
-      throw ForkError(.exists, "\(what): \(address):\(port) is \(other.name)'s. Give its own address.")
-    }
-    let issued = try authority.enrol(host: name)
-    let member = ClusterMember(name: name, address: address, port: port, generation: Self.now())
-    members[name] = member
-    try files.save(host: host, members: Array(members.values))
-    greet()
-    return ClusterFiles.Bundle(
-      host: member, members: Array(members.values), authority: authority.certificatePEM,
-      certificate: issued.certificatePEM, key: issued.keyPEM)
-  }
-
-  func join(_ bundle: ClusterFiles.Bundle) throws -> ClusterMember {
-    let what = "cannot join the cluster"
-    if isMember, host != bundle.host.name {
-      throw ForkError(
-        .exists, "\(what): this host is in one, as \(host). Remove \(files.directory) to leave it.")
-    }
-    guard bundle.snowfork == "bundle 1" else {
-      throw ForkError(.invalid, "\(what): the file is no host bundle. Make one with sfctl host add.")
-    }
-    let identity = ClusterFiles.Identity(
-      authorityPEM: bundle.authority, certificatePEM: bundle.certificate, keyPEM: bundle.key)
-    try files.save(host: bundle.host.name, members: bundle.members, identity: identity, authority: nil)
-    host = bundle.host.name
-    self.identity = identity
-    for member in bundle.members { merge(member) }
-    return bundle.host
-  }
-
-  func remove(_ name: String) throws {
-    guard var member = members[name], !member.isRemoved else {
-      throw ForkError(.notFound, "there is no host \(name). See sfctl host ls.")
-    }
-    guard name != host else {
-      throw ForkError(.refused, "cannot remove \(name): it is this host. Remove it from another one.")
-    }
-    member.isRemoved = true
-    member.generation = max(Self.now(), member.generation + 1)
-    members[name] = member
-    try files.save(host: host, members: Array(members.values))
-    drop(name)
-  }
-
-  private static func checkHostName(_ name: String) throws(ForkError) {
-    if name.wholeMatch(of: /[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?/) == nil {
-      throw ForkError(
-        .invalid,
-        "\"\(name)\" is no host's name: lower-case letters, digits and -, at most 32. Choose another.")
-    }
-  }
-
-  private static func now() -> UInt64 { UInt64(Date().timeIntervalSince1970 * 1000) }
-
   // MARK: hello
 
   /// Says hello to every other member from now on.
@@ -174,12 +84,16 @@ actor Cluster {
     }
   }
 
-  private func drop(_ name: String) {
+  func drop(_ name: String) {
     greeters.removeValue(forKey: name)?.cancel()
-    connections.removeValue(forKey: name)?.close()
-    greetings.removeValue(forKey: name)?.close()
+    disconnect(name)
     let wasUp = peers.removeValue(forKey: name)?.isUp == true
     if wasUp, let observer { Task { await observer.peerIsDown(name) } }
+  }
+
+  func disconnect(_ name: String) {
+    connections.removeValue(forKey: name)?.abort()
+    greetings.removeValue(forKey: name)?.abort()
   }
 
   private func hello(_ name: String, timeout: Duration = .seconds(5)) async {
@@ -200,6 +114,7 @@ actor Cluster {
       else { return }
       peers[name]?.state = .down
       log.warning("host \(name) is down: \(error)")
+      connections.removeValue(forKey: name)?.abort()
       await observer?.peerIsDown(name)
     }
   }
@@ -217,7 +132,9 @@ actor Cluster {
 
   /// The newer entry of a name wins.
   func merge(_ member: ClusterMember) {
-    if let known = members[member.name], known.generation >= member.generation { return }
+    let known = members[member.name]
+    if let known, known.generation >= member.generation { return }
+    if let known, (known.address, known.port) != (member.address, member.port) { disconnect(member.name) }
     members[member.name] = member
     do { try files.save(host: host, members: Array(members.values)) } catch {
       log.error("cannot record the members: \(error)")
@@ -260,6 +177,30 @@ actor Cluster {
     }
     return connection
   }
+
+  /// A call that may be made again without harm. On a network that loses packets a connection can stand still for
+  /// minutes: then it is made again on another one.
+  func insist<T: Sendable>(
+    on name: String, timeout: Duration, _ call: @Sendable (PeerConnection, CallOptions) async throws -> T
+  ) async throws -> T {
+    var attempt = 1
+    while true {
+      let connection = try reach(name)
+      var options = CallOptions.defaults
+      options.timeout = timeout
+      do {
+        return try await call(connection, options)
+      } catch let error as RPCError {
+        guard attempt < Self.attempts, error.code == .deadlineExceeded || error.code == .unavailable else {
+          throw error
+        }
+        log.notice("host \(name): \(error.code), attempt \(attempt)")
+        attempt += 1
+        if connections[name] === connection { connections[name] = nil }
+      }
+    }
+  }
+  private static let attempts = 5
 
   func close() {
     for task in greeters.values { task.cancel() }

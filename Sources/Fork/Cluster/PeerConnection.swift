@@ -10,7 +10,12 @@ final class PeerConnection: Sendable {
   let peer: Snowfork_V1_Peer.Client<Transport>
   let snowfork: Snowfork_V1_Snowfork.Client<Transport>
   private let client: GRPCClient<Transport>
-  private let ended = Atomic<Bool>(false)
+  private let ended: Ended
+  private let running: Task<Void, Never>
+
+  private final class Ended: Sendable {
+    let flag = Atomic<Bool>(false)
+  }
 
   init(to member: ClusterMember, identity: ClusterFiles.Identity) throws {
     name = member.name
@@ -27,17 +32,23 @@ final class PeerConnection: Sendable {
         config.backoff.initial = .milliseconds(100)
         config.backoff.max = .seconds(1)
       })
-    client = GRPCClient(transport: transport)
+    let client = GRPCClient(transport: transport)
+    self.client = client
     peer = .init(wrapping: client)
     snowfork = .init(wrapping: client)
-    Task { [client, weak self] in
+    let ended = Ended()
+    self.ended = ended
+    running = Task {
       try? await client.runConnections()
-      self?.ended.store(true, ordering: .relaxed)
+      ended.flag.store(true, ordering: .relaxed)
     }
   }
 
-  var hasEnded: Bool { ended.load(ordering: .relaxed) }
+  var hasEnded: Bool { ended.flag.load(ordering: .relaxed) }
+  /// Calls under way come to their end.
   func close() { client.beginGracefulShutdown() }
+  /// Calls under way fail.
+  func abort() { running.cancel() }
   deinit { client.beginGracefulShutdown() }
 }
 
@@ -45,6 +56,14 @@ final class PeerConnection: Sendable {
 /// that its host is still a member.
 struct MembersOnly: ServerInterceptor {
   let cluster: Cluster
+
+  /// What a host's daemon does for one who asks another's.
+  private static let forwarded: Set<MethodDescriptor> = [
+    Snowfork_V1_Snowfork.Method.StartVM.descriptor, Snowfork_V1_Snowfork.Method.StopVM.descriptor,
+    Snowfork_V1_Snowfork.Method.ListVMs.descriptor, Snowfork_V1_Snowfork.Method.Exec.descriptor,
+    Snowfork_V1_Snowfork.Method.Kill.descriptor, Snowfork_V1_Snowfork.Method.Stats.descriptor,
+    Snowfork_V1_Snowfork.Method.TicketHistory.descriptor,
+  ]
 
   func intercept<Input: Sendable, Output: Sendable>(
     request: StreamingServerRequest<Input>, context: ServerContext,
@@ -56,6 +75,11 @@ struct MembersOnly: ServerInterceptor {
     }
     guard await cluster.isEnrolled(name) else {
       throw RPCError(code: .permissionDenied, message: "host \(name) is not enrolled in this cluster.")
+    }
+    let call = context.descriptor
+    guard call.service == Snowfork_V1_Peer.descriptor || Self.forwarded.contains(call) else {
+      throw RPCError(
+        code: .permissionDenied, message: "\(call.method) is not for other hosts. Call it on this one.")
     }
     return try await next(request, context)
   }

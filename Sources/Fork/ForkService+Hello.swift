@@ -1,0 +1,60 @@
+import Memtap
+import Wire
+
+/// What follows from other hosts' coming and going.
+extension ForkService: Cluster.Observer {
+  func peerIsUp(_ name: String, _ reply: Snowfork_V1_HelloReply, isNew: Bool) async {
+    await reportEnds()
+    // What is there of ours that we have given up meanwhile.
+    let gone = reply.foreignClones.filter {
+      let record = guests[$0.name]?.record
+      return record?.host != name || record?.ticket != $0.ticket || record?.state.isOver != false
+    }
+    let home = await cluster.host
+    for (ticket, clones) in Dictionary(grouping: gone, by: \.ticket) {
+      _ = try? await cluster.reach(name).peer.endClones(
+        .with {
+          $0.home = home
+          $0.ticket = ticket
+          $0.names = clones.map(\.name)
+          $0.reason = "its home \(home) had given it up"
+        })
+    }
+    for id in reply.foreignSnapshots {
+      if snapshots[id] == nil {
+        await drop(id, on: name, from: home)
+      } else if deliveries[id]?[name] == nil {
+        // An earlier daemon of ours brought it there.
+        deliveries[id, default: [:]][name] = Task {}
+      }
+    }
+    // What ended there while we were away.
+    let alive = Set(reply.foreignClones.map(\.name))
+    for (clone, guest) in guests
+    where guest.record.host == name && guest.record.state == .running && !alive.contains(clone) && isNew {
+      await endClone(clone, .lost, reason: "host \(name) does not have it any more")
+    }
+  }
+
+  private func drop(_ id: String, on host: String, from home: String) async {
+    guard let connection = try? await cluster.reach(host) else { return }
+    _ = try? await connection.peer.dropSnapshot(
+      .with {
+        $0.home = home
+        $0.snapshot = id
+      })
+  }
+
+  func peerIsDown(_ name: String) async {
+    for (clone, guest) in guests where guest.record.host == name && !guest.record.state.isOver {
+      await endClone(clone, .lost, reason: "host \(name) does not answer")
+    }
+    for (id, snapshot) in snapshots where snapshot.home == name {
+      try? await memtap.run { try $0.originGone(snapshot: id, reason: "the host does not answer") }
+      snapshots[id]?.kept = false
+      await release(id)
+    }
+    for id in deliveries.keys { deliveries[id]?[name] = nil }
+    await removeUnusedSnapshots()
+  }
+}
