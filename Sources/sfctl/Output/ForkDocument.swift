@@ -69,7 +69,8 @@ struct ForkDocument: Encodable {
     var table = Table("VMID", "NAME", "HOST", "STATE", "ACTIVATED", "READY", "REASON")
     if granted < requested {
       lines.append(
-        "fewer than asked for: the hosts have no room for more (memory, or 64 virtual CPUs a processor)")
+        "fewer than asked for: the hosts have no room for more (memory, or 64 virtual CPUs a processor), or slots did not start (see the daemon's log)"
+      )
     }
     for clone in clones {
       table.add(
