@@ -66,6 +66,12 @@ extension ForkService {
     return await hostElsewhere(of: name)
   }
 
+  /// What needs the VM's own memory is done on its host.
+  func requireHere(_ name: String, to action: String) async throws(ForkError) {
+    guard let host = await agentHost(of: name) else { return }
+    throw ForkError(.refused, "cannot \(action): it runs on host \(host). Run this command there.")
+  }
+
   func hostInfos(version: String) async -> [Snowfork_V1_HostInfo] {
     var infos = [await hostInfo(version: version)]
     let peers = await cluster.peers

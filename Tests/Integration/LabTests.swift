@@ -23,6 +23,9 @@ struct LabTests {
       }
       let vms = try host.vms()
       #expect(vms.first { $0.name == "dev.6" }?.host == "h3")
+      // What needs a VM's memory is asked of its host.
+      let refused = try host.sfctl("fork", "dev.6", "-n", "1")
+      #expect(refused.status == 4 && refused.error.contains("it runs on host h3. Run this command there."))
     }
     #expect(try host.vms().map(\.name) == ["dev"])
   }

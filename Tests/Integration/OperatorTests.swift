@@ -176,7 +176,7 @@ struct OperatorTests {
     ("join t-ghost", 3, "t-ghost"),
     ("kill ghost", 3, "ghost"),
     ("stats ghost", 3, "ghost"),
-    ("fork dev -n 1 --host elsewhere", 4, "elsewhere"),
+    ("fork dev -n 1 --host elsewhere", 3, "elsewhere"),
     ("no-such-command", 2, "no-such-command"),
   ]
 

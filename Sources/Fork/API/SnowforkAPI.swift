@@ -57,6 +57,7 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
     request: Snowfork_V1_ForkRequest, response: RPCWriter<Snowfork_V1_ForkReply>, context: ServerContext
   ) async throws {
     try await translatingErrors("cannot fork \(request.name)") {
+      try await service.requireHere(request.name, to: "fork \(request.name)")
       let distribution = try Self.distribution(request.transport, request.push)
       let report: ForkService.Report = { progress in
         try? await response.write(.with { $0.progress = progress.wire })
@@ -81,7 +82,8 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
     request: Snowfork_V1_CreateSnapshotRequest, context: ServerContext
   ) async throws -> Snowfork_V1_SnapshotInfo {
     try await translatingErrors("cannot make snapshot \(request.snapshot)") {
-      try await service.createOperatorSnapshot(of: request.name, id: request.snapshot).wire
+      try await service.requireHere(request.name, to: "make a snapshot of \(request.name)")
+      return try await service.createOperatorSnapshot(of: request.name, id: request.snapshot).wire
     }
   }
 
