@@ -10,7 +10,10 @@ struct HostsBench {
   func run() throws {
     try one()
     try snowfork.start("dev", .small)
-    for count in quick ? [hosts] : [hosts, 2 * hosts, 4 * hosts] { try many(count) }
+    for count in quick ? [hosts] : [hosts, 2 * hosts, 4 * hosts] {
+      try many(count)
+      try atHome(count)
+    }
     try snowfork.destroy("dev")
     show()
   }
@@ -64,6 +67,17 @@ struct HostsBench {
     try record("hosts_sent_bytes", clones, statistics.map(\.mcdist.bytesSent))
   }
 
+  /// The same on the parent's host alone: what these processors need for so many clones without a network.
+  private func atHome(_ clones: Int) throws {
+    var forks: [Snowfork.Fork] = []
+    for _ in 0..<(quick ? 2 : 7) {
+      let fork = try snowfork.fork("dev", clones: clones, ["--host", "h1"])
+      forks.append(fork)
+      try snowfork.kill(fork.ticket)
+    }
+    try record("home_fork_us", clones, forks.map(\.forkUs))
+  }
+
   private func record(_ figure: String, _ clones: Int, _ samples: [Double]) throws {
     try recorder.record("snowfork", figure, .small, clones: clones, samples)
   }
@@ -76,11 +90,13 @@ struct HostsBench {
     say("\nForks over \(hosts) hosts of one machine, medians:")
     for clones in [hosts, 2 * hosts, 4 * hosts] {
       guard let fork = median("hosts_fork_us", clones), let pause = median("hosts_pause_us", clones),
-        let first = median("hosts_first_remote_us", clones), let sent = median("hosts_sent_bytes", clones)
+        let first = median("hosts_first_remote_us", clones), let sent = median("hosts_sent_bytes", clones),
+        let home = median("home_fork_us", clones)
       else { continue }
       say(
         "  \(clones) clones: ready after \(milliseconds(fork)), the first on another host after \(milliseconds(first)), "
-          + "pause \(milliseconds(pause)), \(String(format: "%.1f", sent / 1e6)) MB sent")
+          + "pause \(milliseconds(pause)), \(String(format: "%.1f", sent / 1e6)) MB sent; on one host \(milliseconds(home)), "
+          + "\(String(format: "%.2f", fork / home)) times")
     }
     say("\nWanted:")
     if hosts == 8 { atMost("32 clones ready", "hosts_fork_us", 32, 1_000_000, milliseconds) }

@@ -12,7 +12,7 @@ extension Lab {
   func environment(of host: Host, _ outer: RuntimePaths) -> [String: String] {
     let own = paths(of: host, outer)
     // They share the processors.
-    let activations = max(1, 2 * ProcessInfo.processInfo.activeProcessorCount / hosts.count)
+    let activations = max(2, 2 * ProcessInfo.processInfo.activeProcessorCount / hosts.count)
     return [
       "SNOWFORK_RUN": own.run, "SNOWFORK_STATE": own.state, "SNOWFORK_HOST": host.name, "SNOWFORK_LAB": "0",
       "SNOWFORK_ACTIVATIONS": "\(activations)",
