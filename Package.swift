@@ -42,7 +42,7 @@ let package = Package(
     .target(
       name: "Fork",
       dependencies: [
-        "Descriptor", "Memtap", "Hypervisor", "Wire", "GuestWire", "GuestMemory", "LinuxSystem",
+        "Descriptor", "Memtap", "CloneDisk", "Hypervisor", "Wire", "GuestWire", "GuestMemory", "LinuxSystem",
         .product(name: "GRDB", package: "GRDB.swift"),
         .product(name: "Crypto", package: "swift-crypto"),
         .product(name: "Logging", package: "swift-log"),
@@ -70,6 +70,9 @@ let package = Package(
       dependencies: ["GuestMemory", "LinuxSystem", "Mcdist"], swiftSettings: strict),
 
     // what the phases stand on
+    .target(
+      name: "CloneDisk",
+      dependencies: ["LinuxSystem", .product(name: "Logging", package: "swift-log")], swiftSettings: strict),
     .target(
       name: "Hypervisor", dependencies: ["CLibvirt", "LinuxSystem"], swiftSettings: strict),
     .target(name: "GuestMemory", swiftSettings: strict),

@@ -20,7 +20,7 @@ import Crypto
 enum DescriptorFormat {
   /// `SNOWFRK` and a byte that text modes and terminals would change.
   static let magic: [UInt8] = [0x53, 0x4E, 0x4F, 0x57, 0x46, 0x52, 0x4B, 0x1A]
-  static let version: UInt16 = 1
+  static let version: UInt16 = 2
   static let headerBytes = 64
   static let tableEntryBytes = 64
   static let digestBytes = 32
@@ -34,7 +34,7 @@ enum DescriptorFormat {
 
   enum SectionType: UInt32, CaseIterable {
     case metadata = 1
-    case readOnlyDisks = 2
+    case disks = 2
     /// Existing pages as runs: see `PageRunCoding`.
     case pageRuns = 3
     /// Existing pages as a bitmap; in place of the runs where it is smaller.
@@ -45,7 +45,7 @@ enum DescriptorFormat {
     var name: String {
       switch self {
       case .metadata: "metadata section"
-      case .readOnlyDisks: "disk section"
+      case .disks: "disk section"
       case .pageRuns, .pageBitmap: "RAM layout"
       case .deviceState: "device state"
       case .network: "network section"

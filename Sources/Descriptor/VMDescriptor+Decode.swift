@@ -119,8 +119,8 @@ extension VMDescriptor {
     }
     guard vcpus > 0, vcpus <= limits.vcpus else { throw .sizes("\(vcpus) virtual CPUs") }
 
-    var disks = ByteReader(try required(.readOnlyDisks))
-    readOnlyDisks = try Self.decodeDisks(&disks, limits: limits)
+    var diskReader = ByteReader(try required(.disks))
+    disks = try Self.decodeDisks(&diskReader, limits: limits)
 
     let pages = ramBytes / Self.pageBytes
     switch (sections[.pageRuns], sections[.pageBitmap]) {
@@ -150,17 +150,24 @@ extension VMDescriptor {
 
   private static func decodeDisks(
     _ reader: inout ByteReader, limits: DescriptorLimits
-  ) throws(DescriptorError) -> [ReadOnlyDisk] {
+  ) throws(DescriptorError) -> [Disk] {
     let count: UInt32 = try reader.integer()
-    guard count <= limits.readOnlyDisks else { throw .sizes("\(count) disks") }
-    var disks: [ReadOnlyDisk] = []
+    guard count <= limits.disks else { throw .sizes("\(count) disks") }
+    var disks: [Disk] = []
     for _ in 0..<count {
-      let sizeBytes: UInt64 = try reader.integer()
-      let digest = try reader.bytes(Format.digestBytes)
-      disks.append(
-        ReadOnlyDisk(path: try reader.string("a disk's path"), sizeBytes: sizeBytes, digest: digest))
+      let virtualBytes: UInt64 = try reader.integer()
+      let layerCount: UInt32 = try reader.integer()
+      guard layerCount <= limits.layersOfADisk else { throw .sizes("\(layerCount) layers of a disk") }
+      var layers: [DiskLayer] = []
+      for _ in 0..<layerCount {
+        layers.append(
+          DiskLayer(
+            id: try reader.string("a layer's id"), format: try reader.string("a layer's format"),
+            host: try reader.string("a layer's host")))
+      }
+      disks.append(Disk(virtualBytes: virtualBytes, layers: layers))
     }
-    try reader.requireEnd(.readOnlyDisks)
+    try reader.requireEnd(.disks)
     return disks
   }
 }

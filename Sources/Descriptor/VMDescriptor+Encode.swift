@@ -9,7 +9,7 @@ extension VMDescriptor {
   public func encode() throws(DescriptorError) -> [UInt8] {
     var sections: [Section] = [
       (.metadata, true, try encodeMetadata()),
-      (.readOnlyDisks, true, try encodeDisks()),
+      (.disks, true, try encodeDisks()),
       try encodeLayout(),
       (.deviceState, true, deviceState),
     ]
@@ -35,14 +35,15 @@ extension VMDescriptor {
 
   private func encodeDisks() throws(DescriptorError) -> [UInt8] {
     var writer = ByteWriter()
-    writer.append(UInt32(readOnlyDisks.count))
-    for disk in readOnlyDisks {
-      guard disk.digest.count == Format.digestBytes else {
-        throw .sizes("the digest of \(disk.path) has \(disk.digest.count) bytes")
+    writer.append(UInt32(disks.count))
+    for disk in disks {
+      writer.append(disk.virtualBytes)
+      writer.append(UInt32(disk.layers.count))
+      for layer in disk.layers {
+        try writer.append(layer.id, field: "a layer's id")
+        try writer.append(layer.format, field: "a layer's format")
+        try writer.append(layer.host, field: "a layer's host")
       }
-      writer.append(disk.sizeBytes)
-      writer.append(bytes: disk.digest)
-      try writer.append(disk.path, field: "a disk's path")
     }
     return writer.bytes
   }

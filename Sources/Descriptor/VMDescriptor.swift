@@ -13,7 +13,8 @@ public struct VMDescriptor: Sendable, Equatable {
   /// What the device state can be loaded by: QEMU version, machine type, CPU model, accelerator.
   public var compatibility: String
   public var kernelCommandLine: String
-  public var readOnlyDisks: [ReadOnlyDisk]
+  /// In the order of the VM's devices.
+  public var disks: [Disk]
   /// QEMU's migration stream without RAM, ≈ 350 KB.
   public var deviceState: [UInt8]
   /// Pages that are not known to be zero: ascending, no two runs touch. All others are zero.
@@ -26,7 +27,7 @@ public struct VMDescriptor: Sendable, Equatable {
 
   public init(
     snapshot: String, parent: String, image: String, createdMicroseconds: UInt64, ramBytes: UInt64,
-    vcpus: UInt32, compatibility: String, kernelCommandLine: String, readOnlyDisks: [ReadOnlyDisk] = [],
+    vcpus: UInt32, compatibility: String, kernelCommandLine: String, disks: [Disk] = [],
     deviceState: [UInt8], existingPages: [PageRun], network: NetworkIdentity? = nil
   ) {
     self.snapshot = snapshot
@@ -37,7 +38,7 @@ public struct VMDescriptor: Sendable, Equatable {
     self.vcpus = vcpus
     self.compatibility = compatibility
     self.kernelCommandLine = kernelCommandLine
-    self.readOnlyDisks = readOnlyDisks
+    self.disks = disks
     self.deviceState = deviceState
     self.existingPages = existingPages
     self.network = network
@@ -60,16 +61,27 @@ extension VMDescriptor {
     }
   }
 
-  /// A disk that every clone opens as the parent had it.
-  public struct ReadOnlyDisk: Sendable, Hashable {
-    public var path: String
-    public var sizeBytes: UInt64
-    /// SHA-256 of its content, 32 bytes; all zero if it was not computed.
-    public var digest: [UInt8]
-    public init(path: String, sizeBytes: UInt64, digest: [UInt8] = .init(repeating: 0, count: 32)) {
-      self.path = path
-      self.sizeBytes = sizeBytes
-      self.digest = digest
+  /// A disk as it was when the VM stood still: files that nobody writes any more, from the uppermost down.
+  public struct Disk: Sendable, Hashable {
+    public var virtualBytes: UInt64
+    public var layers: [DiskLayer]
+    public init(virtualBytes: UInt64, layers: [DiskLayer]) {
+      self.virtualBytes = virtualBytes
+      self.layers = layers
+    }
+  }
+
+  public struct DiskLayer: Sendable, Hashable {
+    /// Names the layer in the cluster; whoever knows it may read it.
+    public var id: String
+    /// `raw` or `qcow2`.
+    public var format: String
+    /// The host that has the file.
+    public var host: String
+    public init(id: String, format: String, host: String) {
+      self.id = id
+      self.format = format
+      self.host = host
     }
   }
 
@@ -92,19 +104,21 @@ public struct DescriptorLimits: Sendable {
   public var deviceStateBytes: UInt64
   public var ramBytes: UInt64
   public var vcpus: UInt32
-  public var readOnlyDisks: Int
+  public var disks: Int
+  public var layersOfADisk: Int
 
   /// 16 TiB of RAM, 4,096 virtual CPUs, 64 MiB of device state.
   public static let standard = DescriptorLimits()
 
   public init(
     totalBytes: UInt64 = 1 << 30, deviceStateBytes: UInt64 = 64 << 20, ramBytes: UInt64 = 16 << 40,
-    vcpus: UInt32 = 4096, readOnlyDisks: Int = 64
+    vcpus: UInt32 = 4096, disks: Int = 64, layersOfADisk: Int = 4096
   ) {
     self.totalBytes = totalBytes
     self.deviceStateBytes = deviceStateBytes
     self.ramBytes = ramBytes
     self.vcpus = vcpus
-    self.readOnlyDisks = readOnlyDisks
+    self.disks = disks
+    self.layersOfADisk = layersOfADisk
   }
 }

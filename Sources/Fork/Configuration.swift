@@ -20,6 +20,8 @@ public struct Configuration: Sendable {
   /// `SNOWFORK_ACTIVATIONS`: how many clones come to life side by side, by default two a processor. More at once are
   /// ready later: each then also serves the timer ticks of the time that it waits for a processor.
   public var activationsAtOnce = 2 * max(2, ProcessInfo.processInfo.activeProcessorCount)
+  /// `SNOWFORK_DISK_PORT`: where nbdkit lets other hosts read this one's disk layers.
+  public var diskPort = 7544
   /// Directory of sfd, sf-memtap and, under `../lib` or `../build/lib`, of the RAM shim.
   public var programDirectory: String
 
@@ -49,6 +51,9 @@ public struct Configuration: Sendable {
     if let count = environment["SNOWFORK_ACTIVATIONS"].flatMap({ Int($0) }), count > 0 {
       configuration.activationsAtOnce = count
     }
+    if let port = environment["SNOWFORK_DISK_PORT"].flatMap({ UInt16($0) }), port > 0 {
+      configuration.diskPort = Int(port)
+    }
     return configuration
   }
 
@@ -57,6 +62,8 @@ public struct Configuration: Sendable {
   /// The pager's sockets, and the tmpfs of guest RAM and page caches.
   public var memtap: MemtapPaths { MemtapPaths(run: runDirectory) }
   public var clusterDirectory: String { stateDirectory + "/cluster" }
+  public var diskDirectory: String { stateDirectory + "/disks" }
+  public var diskSocketDirectory: String { runDirectory + "/disk" }
   public var databasePath: String { stateDirectory + "/snowfork.db" }
   public var libvirtRoot: String { stateDirectory + "/libvirt" }
 

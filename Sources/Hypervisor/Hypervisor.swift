@@ -19,10 +19,14 @@ public protocol Hypervisor: AnyObject, Sendable {
 
   /// Stops the machine by migrating its device state (no RAM: `x-ignore-shared`) into `deviceState`, a memfd at
   /// offset 0; calls `whileStopped` once the state is complete and the virtual CPUs stand still; then lets the
-  /// machine run on. It runs on also when `whileStopped` throws (the error is passed on) or the saving fails.
+  /// machine run on. It runs on also when `whileStopped` throws (the error is passed on) or the saving fails. The disks are
+  /// turned last: if that fails, it is as if `whileStopped` had thrown; if this does not throw, all of them are.
   func freeze(
-    _ name: String, deviceState: CInt, whileStopped: () throws -> Void
+    _ name: String, deviceState: CInt, disks: [DiskTurn], whileStopped: () throws -> Void
   ) throws -> FreezeTimes
+
+  /// The file that each of the machine's disks is written to.
+  func writtenFiles(_ name: String) throws(HypervisorError) -> [String]
 
   /// Loads a device state into a slot, whose RAM has been remapped before, and lets it run.
   /// `deviceState` is read from its own offset to its end and may be closed afterwards.
@@ -65,8 +69,8 @@ public struct MachineSpec: Sendable, Codable {
   public var kernelPath: String?
   public var initrdPath: String?
   public var kernelCommandLine: String
-  /// Read-only virtio-blk disks, in order, the same for a parent and its slots.
-  public var readOnlyDisks: [String]
+  /// virtio-blk disks, in order, as many and as large for a parent as for its slots.
+  public var disks: [MachineDisk]
   /// A fresh one for every machine: the guest kernel reseeds its random numbers when it changes.
   public var generationID: String
   /// Unix socket that QEMU listens on; its other end is the virtio-serial port `org.snowfork.agent`.
@@ -79,7 +83,7 @@ public struct MachineSpec: Sendable, Codable {
 
   public init(
     name: String, uuid: String, role: Role, memoryBytes: UInt64, vcpus: Int, kernelPath: String? = nil,
-    initrdPath: String? = nil, kernelCommandLine: String = "", readOnlyDisks: [String] = [],
+    initrdPath: String? = nil, kernelCommandLine: String = "", disks: [MachineDisk] = [],
     generationID: String, agentSocketPath: String, consoleLogPath: String,
     environment: [String: String] = [:], cpuLimitPercent: Int = 0
   ) {
@@ -91,12 +95,57 @@ public struct MachineSpec: Sendable, Codable {
     self.kernelPath = kernelPath
     self.initrdPath = initrdPath
     self.kernelCommandLine = kernelCommandLine
-    self.readOnlyDisks = readOnlyDisks
+    self.disks = disks
     self.generationID = generationID
     self.agentSocketPath = agentSocketPath
     self.consoleLogPath = consoleLogPath
     self.environment = environment
     self.cpuLimitPercent = cpuLimitPercent
+  }
+}
+
+/// A disk of a machine: a file of its own, over what an NBD server has.
+public struct MachineDisk: Sendable, Codable {
+  public enum Format: String, Sendable, Codable { case raw, qcow2 }
+
+  public struct Backing: Sendable, Codable {
+    public var export: String
+    /// The server's Unix socket.
+    public var socketPath: String
+    /// Seconds for which a read waits for a server that is gone.
+    public var reconnectSeconds: Int
+    public init(export: String, socketPath: String, reconnectSeconds: Int) {
+      self.export = export
+      self.socketPath = socketPath
+      self.reconnectSeconds = reconnectSeconds
+    }
+  }
+
+  public var path: String
+  public var format: Format
+  public var isReadOnly: Bool
+  /// Read where `path` has nothing; of qcow2 only.
+  public var backing: Backing?
+  public init(path: String, format: Format, isReadOnly: Bool = false, backing: Backing? = nil) {
+    self.path = path
+    self.format = format
+    self.isReadOnly = isReadOnly
+    self.backing = backing
+  }
+}
+
+/// A disk that gets a new file to be written while the machine stands still; what it had is then read only.
+public struct DiskTurn: Sendable {
+  /// Which of the machine's disks.
+  public var index: Int
+  /// An empty qcow2 file of the disk's size, which QEMU may write.
+  public var path: String
+  /// Its name in QEMU from then on: at most 31 letters and digits, never used in this machine.
+  public var node: String
+  public init(index: Int, path: String, node: String) {
+    self.index = index
+    self.path = path
+    self.node = node
   }
 }
 

@@ -7,7 +7,13 @@ func sampleDescriptor() -> VMDescriptor {
     snapshot: "s1", parent: "dev", image: "mini", createdMicroseconds: 0x0102_0304_0506_0708,
     ramBytes: 256 * VMDescriptor.pageBytes, vcpus: 2, compatibility: "qemu 7.2.22 pc qemu64 tcg",
     kernelCommandLine: "console=ttyS0",
-    readOnlyDisks: [.init(path: "/img/root", sizeBytes: 4096, digest: .init(repeating: 0xAB, count: 32))],
+    disks: [
+      .init(
+        virtualBytes: 4096,
+        layers: [
+          .init(id: "a1", format: "qcow2", host: "h1"), .init(id: "b2", format: "raw", host: "h2"),
+        ])
+    ],
     deviceState: [0xDE, 0xAD, 0xBE, 0xEF],
     existingPages: [.init(first: 0, count: 3), .init(first: 130, count: 126)],
     network: .init(mac: "52:54:00:12:34:56", ip: ""))

@@ -7,7 +7,12 @@ import Testing
       name: "dev", uuid: "11111111-2222-3333-4444-555555555555", role: role, memoryBytes: 268_435_456,
       vcpus: 2,
       kernelPath: "/images/vmlinuz", initrdPath: "/images/initrd", kernelCommandLine: "console=ttyS0 a='b'",
-      readOnlyDisks: ["/images/root.qcow2", "/images/data.raw"],
+      disks: [
+        .init(
+          path: "/disks/1", format: .qcow2,
+          backing: .init(export: "e1", socketPath: "/run/nbd.sock", reconnectSeconds: 20)),
+        .init(path: "/images/data.raw", format: .raw, isReadOnly: true),
+      ],
       generationID: "66666666-7777-8888-9999-000000000000", agentSocketPath: "/run/agent.sock",
       consoleLogPath: "/run/console.log", environment: ["LD_PRELOAD": "/lib/shim.so", "A": "<1>"])
   }

@@ -1,3 +1,4 @@
+import CloneDisk
 import GRDB
 
 /// A VM that this daemon answers for, in all of its states. One row a VM; the row of a clone goes with its ticket.
@@ -56,6 +57,8 @@ struct VMRecord: Codable, Sendable, FetchableRecord, PersistableRecord {
   var host: String?
   /// Of a clone here whose ticket is another host's.
   var home: String?
+  /// Nil: none.
+  var disks: [VMDisk]?
 }
 
 /// A reservation for clones.
@@ -103,6 +106,8 @@ struct SnapshotRecord: Codable, Sendable, FetchableRecord, PersistableRecord {
   var lost: String?
   /// The host that has its origin; nil: this one.
   var home: String?
+  /// Nil: none.
+  var disks: [DiskPoint]?
 }
 
 /// How one vmid of a ticket ended.

@@ -112,6 +112,11 @@ final class Store: Sendable {
         try database.alter(table: name) { $0.add(column: "home", .text) }
       }
     }
+    migrator.registerMigration("3") { database in
+      for name in ["vm", "snapshot"] {
+        try database.alter(table: name) { $0.add(column: "disks", .text) }
+      }
+    }
     return migrator
   }
 }

@@ -115,7 +115,7 @@ package struct DomainDefinition {
       children: [
         XMLElement("controller", [("type", "usb"), ("model", "none")]),
         XMLElement("controller", [("type", "virtio-serial"), ("index", "0")]),
-      ] + spec.readOnlyDisks.enumerated().map(disk) + [
+      ] + spec.disks.enumerated().map(disk) + [
         XMLElement(
           "serial", [("type", "file")],
           children: [
@@ -133,16 +133,38 @@ package struct DomainDefinition {
       ])
   }
 
-  private func disk(_ index: Int, _ path: String) -> XMLElement {
+  /// Its file goes with the machine, so nothing waits for it to reach the host's disk. Where it has no backing that is said,
+  /// or libvirt looks into the file. Errors are the guest's to know.
+  private func disk(_ index: Int, _ disk: MachineDisk) -> XMLElement {
     let letter = String(UnicodeScalar(UInt8(ascii: "a") + UInt8(index)))
+    var backing = XMLElement("backingStore")
+    if let below = disk.backing {
+      backing = XMLElement(
+        "backingStore", [("type", "network")],
+        children: [
+          XMLElement("format", [("type", "raw")]),
+          XMLElement(
+            "source", [("protocol", "nbd"), ("name", below.export)],
+            children: [
+              XMLElement("host", [("transport", "unix"), ("socket", below.socketPath)]),
+              XMLElement("reconnect", [("delay", "\(below.reconnectSeconds)")]),
+            ]),
+          XMLElement("backingStore"),
+        ])
+    }
     return XMLElement(
       "disk", [("type", "file"), ("device", "disk")],
       children: [
-        XMLElement("driver", [("name", "qemu"), ("type", path.hasSuffix(".qcow2") ? "qcow2" : "raw")]),
-        XMLElement("source", [("file", path)]),
+        XMLElement(
+          "driver",
+          [
+            ("name", "qemu"), ("type", disk.format.rawValue), ("cache", "unsafe"),
+            ("error_policy", "report"), ("rerror_policy", "report"), ("discard", "unmap"),
+          ]),
+        XMLElement("source", [("file", disk.path)]),
+        backing,
         XMLElement("target", [("dev", "vd\(letter)"), ("bus", "virtio")]),
-        XMLElement("readonly"),
-      ])
+      ] + (disk.isReadOnly ? [XMLElement("readonly")] : []))
   }
 
   private var commandLine: XMLElement {

@@ -8,10 +8,10 @@ extension LibvirtHypervisor {
   // The machine is not suspended first: QEMU stops it by itself, as late as it can, and libvirt follows by QEMU's
   // events. After the stream's end QEMU is in `postmigrate`, from which `cont` goes on, again and again:
   //
-  //   getfd, migrate ──► STOP ──► device state ──► MIGRATION completed ──► whileStopped() ──► cont ──► RESUME
-  //                       └────────────────────────── pause ─────────────────────────────────────────────┘
+  //   getfd, migrate ──► STOP ──► device state ──► MIGRATION completed ──► whileStopped() ──► disks ──► cont ──► RESUME
+  //                       └────────────────────────── pause ──────────────────────────────────────────────────────┘
   public func freeze(
-    _ name: String, deviceState: CInt, whileStopped: () throws -> Void
+    _ name: String, deviceState: CInt, disks: [DiskTurn] = [], whileStopped: () throws -> Void
   ) throws -> FreezeTimes {
     let began = DispatchTime.now()
     let operation = "freezing"
@@ -21,6 +21,9 @@ extension LibvirtHypervisor {
     guard domain.state == .running else {
       throw HypervisorError(.failed, operation: operation, machine: name, cause: "it is not running")
     }
+    let turns = try prepare(disks, of: domain, operation: operation)
+    var hasTurned = false
+    defer { if !hasTurned { turns.undo() } }
     let scheduling = FreezeScheduling(machine: name, pid: processID(of: name))
     defer { scheduling.end() }
     try domain.command(
@@ -38,6 +41,8 @@ extension LibvirtHypervisor {
     do {
       stopped = try awaitSaved(domain, mailbox, operation: operation)
       try whileStopped()
+      try turns.make()
+      hasTurned = true
     } catch {
       runOn(domain, operation: operation)
       throw error

@@ -1,0 +1,117 @@
+import Foundation
+import Glibc
+import LinuxSystem
+import Synchronization
+
+/// The files of disks on this host, below `$SNOWFORK_STATE/disks`:
+///
+///     layer/ID      a file that a VM writes, or wrote until a fork; or a link to what the user named
+///     cache/ID      what has come of another host's layer so far, qcow2
+///     served/ID     a link to a layer that other hosts may read: whoever knows the ID
+///     empty/BYTES   an empty file of that virtual size, to be copied
+///
+/// Files of VMs are written without syncs: their VM does not outlive the host either.
+public final class LayerStore: Sendable {
+  public let directory: String
+  /// Owner of the files that a QEMU writes.
+  private let owner: String
+  /// Since when files have been without use.
+  private let unneeded = Mutex<[String: ContinuousClock.Instant]>([:])
+
+  public init(directory: String, owner: String) {
+    self.directory = directory
+    self.owner = owner
+  }
+
+  public func layerPath(_ id: String) -> String { "\(directory)/layer/\(id)" }
+  func cachePath(_ id: String) -> String { "\(directory)/cache/\(id)" }
+  public var servedDirectory: String { "\(directory)/served" }
+
+  /// Idempotent.
+  public func prepare() throws {
+    for name in ["", "/layer", "/cache", "/served", "/empty"] {
+      try FileManager.default.createDirectory(
+        atPath: directory + name, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o711])
+    }
+  }
+
+  /// A file for a QEMU to write over what it lacks: empty, of that virtual size. Answers its id.
+  public func create(virtualBytes: UInt64) throws -> String {
+    let id = DiskLayer.newID()
+    let empty = "\(directory)/empty/\(virtualBytes)"
+    if !FileManager.default.fileExists(atPath: empty) {
+      // A cluster's parts of 4 KiB are written one by one: what a guest overwrites whole is never read from below.
+      let scratch = "\(empty).\(id)"
+      try ImageTool.create(scratch, options: "extended_l2=on,cluster_size=128k", virtualBytes: virtualBytes)
+      try systemCall("rename", subject: empty) { rename(scratch, empty) }
+    }
+    let path = layerPath(id)
+    try FileManager.default.copyItem(atPath: empty, toPath: path)
+    guard let user = getpwnam(owner) else {
+      throw DiskError("there is no user \(owner); is libvirt installed?")
+    }
+    let (uid, gid) = (user.pointee.pw_uid, user.pointee.pw_gid)
+    try systemCall("chmod", subject: path) { chmod(path, 0o600) }
+    try systemCall("chown", subject: path) { chown(path, uid, gid) }
+    return id
+  }
+
+  /// A file of the user's as a layer, which nobody may write from now on.
+  public func adopt(_ path: String, host: String) throws -> (layer: DiskLayer, virtualBytes: UInt64) {
+    let image = try ImageTool.info(path)
+    guard let format = DiskLayer.Format(rawValue: image.format) else {
+      throw DiskError("\(path) is in format \(image.format); qcow2 and raw are known")
+    }
+    if let backing = image.backingFilename {
+      throw DiskError("\(path) has the backing file \(backing); flatten it with qemu-img convert")
+    }
+    let id = DiskLayer.newID()
+    try systemCall("symlink", subject: layerPath(id)) { symlink(path, layerPath(id)) }
+    return (DiskLayer(id: id, format: format, host: host), image.virtualSize)
+  }
+
+  /// Lets whoever knows its id read the layer from another host.
+  func serve(_ id: String) throws {
+    let link = "\(servedDirectory)/\(id)"
+    let file = (try? FileManager.default.destinationOfSymbolicLink(atPath: layerPath(id))) ?? layerPath(id)
+    if symlink(file, link) != 0, errno != EEXIST { throw SystemError("symlink", subject: link, errno: errno) }
+  }
+
+  /// The layer's length in bytes, as a file.
+  func fileBytes(_ id: String) throws -> UInt64 {
+    var status = stat()
+    try systemCall("stat", subject: layerPath(id)) { stat(layerPath(id), &status) }
+    return UInt64(status.st_size)
+  }
+
+  /// What the layer, or what came of it, takes on this host's disk.
+  public func allocatedBytes(_ id: String) -> UInt64 {
+    var status = stat()
+    for path in [layerPath(id), cachePath(id)] where lstat(path, &status) == 0 {
+      return status.st_mode & S_IFMT == S_IFLNK ? 0 : UInt64(status.st_blocks) * 512
+    }
+    return 0
+  }
+
+  /// Layers that other hosts may read.
+  public var served: Set<String> {
+    Set((try? FileManager.default.contentsOfDirectory(atPath: servedDirectory)) ?? [])
+  }
+
+  /// Takes away what has not been needed for so many seconds.
+  public func removeAll(but needed: Set<String>, unneededFor seconds: Int) {
+    for name in ["layer", "cache", "served"] {
+      for id in (try? FileManager.default.contentsOfDirectory(atPath: "\(directory)/\(name)")) ?? [] {
+        let path = "\(directory)/\(name)/\(id)"
+        unneeded.withLock { since in
+          if needed.contains(id) {
+            since[path] = nil
+          } else if ContinuousClock.now - since[path, default: .now] >= .seconds(seconds) {
+            unlink(path)
+            since[path] = nil
+          }
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,236 @@
+import CloneDisk
+import Descriptor
+import Foundation
+import Hypervisor
+
+/// Disks of VMs: what belongs to each step of their lives. Layers and who serves them are `CloneDisk`'s.
+extension ForkService {
+  /// What `vm start --disk` asks for.
+  enum DiskRequest: Sendable {
+    case empty(virtualBytes: UInt64)
+    case copy(of: String)
+  }
+
+  static let diskLimit = 16
+  /// A fork adds a layer, which every read that finds nothing above it passes.
+  static let layerLimit = 250
+
+  // MARK: start
+
+  func makeDisks(_ requests: [DiskRequest], what: String) async throws -> [VMDisk] {
+    guard requests.count <= Self.diskLimit else {
+      throw ForkError(
+        .invalid, "\(what): \(requests.count) disks. A VM can have up to \(Self.diskLimit).")
+    }
+    let (store, host) = (disks.store, await cluster.host)
+    return try await workers.run {
+      do {
+        return try requests.map { request in
+          switch request {
+          case .empty(let bytes):
+            return VMDisk(virtualBytes: bytes, active: try store.create(virtualBytes: bytes), export: nil, base: [])
+          case .copy(let path):
+            let (layer, bytes) = try store.adopt(path, host: host)
+            return VMDisk(
+              virtualBytes: bytes, active: try store.create(virtualBytes: bytes), export: DiskLayer.newID(),
+              base: [layer])
+          }
+        }
+      } catch {
+        throw ForkError(.failed, "\(what): its disk can not be made: \(error). Check --disk.")
+      }
+    }
+  }
+
+  /// A slot's disks read as zeros until it becomes a clone; it does not run before.
+  func makeSlotDisks(_ sizes: [UInt64]) async throws -> [VMDisk]? {
+    if sizes.isEmpty { return nil }
+    let store = disks.store
+    return try await workers.run {
+      try sizes.map {
+        VMDisk(
+          virtualBytes: $0, active: try store.create(virtualBytes: $0), export: DiskLayer.newID(), base: [])
+      }
+    }
+  }
+
+  /// Exports for the VM's QEMU to connect to when it starts.
+  func exportDisks(of record: VMRecord) async throws {
+    let exports = (record.disks ?? []).compactMap(\.exported)
+    guard !exports.isEmpty else { return }
+    try await locateLayers(of: exports)
+    let daemon = disks.daemon
+    try await workers.run { for export in exports { try daemon.add(export) } }
+  }
+
+  func machineDisks(of record: VMRecord) -> [MachineDisk] {
+    (record.disks ?? []).map { disk in
+      MachineDisk(
+        path: disks.store.layerPath(disk.active), format: .qcow2,
+        backing: disk.export.map {
+          .init(
+            export: $0, socketPath: disks.daemon.exportsSocket,
+            reconnectSeconds: StorageDaemon.reconnectSeconds)
+        })
+    }
+  }
+
+  // MARK: freeze
+
+  /// Files for the VM to write to from its next freeze on. They are recorded before they are used.
+  func prepareTurns(of name: String) async throws -> [DiskTurn] {
+    guard let known = guests[name]?.record.disks else { return [] }
+    let store = disks.store
+    for disk in known where disk.frozen.count + disk.base.count >= Self.layerLimit {
+      throw ForkError(
+        .refused,
+        "cannot fork \(name): its disk has \(disk.frozen.count + disk.base.count) layers. Start it anew from a copy.")
+    }
+    let files = try await workers.run { try known.map { try $0.next ?? store.create(virtualBytes: $0.virtualBytes) } }
+    for (index, file) in files.enumerated() { guests[name]?.record.disks?[index].next = file }
+    await save(name)
+    return files.enumerated().map { index, file in
+      DiskTurn(index: index, path: store.layerPath(file), node: "d" + file)
+    }
+  }
+
+  /// The VM has gone over to its new files. Answers its disks at the fork point.
+  func diskPoints(of name: String) async -> [DiskPoint]? {
+    guard let known = guests[name]?.record.disks else { return nil }
+    let host = await cluster.host
+    for index in known.indices { guests[name]?.record.disks?[index].advance(host: host) }
+    await save(name)
+    return known.map { $0.point(host: host) }
+  }
+
+  /// After a daemon's death in mid-fork: which file QEMU writes to.
+  func reconcileDisks(of name: String) async throws {
+    guard let known = guests[name]?.record.disks else { return }
+    let files = try await withHypervisor { try $0.writtenFiles(name) }
+    let host = await cluster.host
+    for (index, disk) in known.enumerated() where files.indices.contains(index) {
+      guard let next = disk.next, files[index] == disks.store.layerPath(next) else { continue }
+      guests[name]?.record.disks?[index].advance(host: host)
+    }
+    await save(name)
+  }
+
+  // MARK: activate
+
+  /// The slot's disks are from now on what the snapshot's were.
+  func bindDisks(of name: String, to snapshot: SnapshotRecord) async throws {
+    guard let points = snapshot.disks, let known = guests[name]?.record.disks else { return }
+    guard known.map(\.virtualBytes) == points.map(\.virtualBytes) else {
+      throw ForkError(.failed, "its disks are not as large as those of \(snapshot.parent)")
+    }
+    for (index, point) in points.enumerated() { guests[name]?.record.disks?[index].base = point.layers }
+    let daemon = disks.daemon
+    let exports = (guests[name]?.record.disks ?? []).compactMap(\.exported)
+    try await workers.run { for export in exports { try daemon.bind(export.name, to: export.layers) } }
+  }
+
+  /// Opens the snapshot's layers before clones need them.
+  func openLayers(of snapshot: SnapshotRecord) async throws {
+    guard let points = snapshot.disks else { return }
+    try await locateLayers(of: points.map { .init(name: "", virtualBytes: 0, layers: $0.layers) })
+    let daemon = disks.daemon
+    try await workers.run { for point in points { try daemon.open(point.layers) } }
+  }
+
+  /// Lets other hosts read those of the snapshot's layers that are here.
+  func serveLayers(of snapshot: SnapshotRecord) async throws {
+    guard let points = snapshot.disks, let own = await cluster.own else { return }
+    let layers = points.flatMap(\.layers).filter { $0.host == own.name }.map(\.id)
+    let (server, port) = (disks.server, configuration.diskPort)
+    try prepareCertificates()
+    try await workers.run { try server.serve(layers, address: own.address, port: port) }
+  }
+
+  /// The storage daemon learns where the layers of other hosts are.
+  private func locateLayers(of exports: [StorageDaemon.Export]) async throws {
+    let here = await cluster.host
+    for host in Set(exports.flatMap(\.layers).map(\.host)) where host != here {
+      guard let member = await cluster.members[host], !member.isRemoved else {
+        throw ForkError(.failed, "host \(host), which has a layer of the disk, is not in the cluster")
+      }
+      disks.daemon.setSource(
+        .init(
+          address: member.address, port: configuration.diskPort, tlsName: Authority.dnsName(ofHost: host)),
+        of: host)
+      try prepareCertificates()
+    }
+  }
+
+  /// The names by which nbdkit and QEMU look for them.
+  private func prepareCertificates() throws {
+    let directory = configuration.diskCertificates
+    try FileManager.default.createDirectory(
+      atPath: directory, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+    for (name, file) in [
+      ("ca-cert", "authority.pem"), ("server-cert", "host.pem"), ("server-key", "host.key"),
+      ("client-cert", "host.pem"), ("client-key", "host.key"),
+    ] {
+      symlink("../\(file)", "\(directory)/\(name).pem")
+    }
+  }
+
+  // MARK: end
+
+  /// The VM's QEMU has gone.
+  func releaseDisks(of record: VMRecord) async {
+    let exports = (record.disks ?? []).compactMap(\.export)
+    guard !exports.isEmpty else { return }
+    let daemon = disks.daemon
+    _ = try? await workers.run { for export in exports { daemon.remove(export) } }
+  }
+
+  /// Layers of that host which VMs and snapshots here are made of.
+  func layersNeeded(of host: String) -> Set<String> {
+    let points = snapshots.values.flatMap { $0.disks ?? [] }.flatMap(\.layers)
+    let own = guests.values.filter { $0.record.host == nil }.flatMap { $0.record.disks ?? [] }
+      .flatMap { $0.frozen + $0.base }
+    return Set((points + own).filter { $0.host == host }.map(\.id))
+  }
+
+  /// Files and nodes that nobody refers to, here or on another host, go. What other hosts need they say with each hello;
+  /// of one that has not said hello since this daemon started nothing is known, so nothing that was served goes.
+  func sweepLayers() async {
+    let points = snapshots.values.flatMap { $0.disks ?? [] }.flatMap(\.layers).map(\.id)
+    let own = guests.values.filter { $0.record.host == nil }.flatMap { $0.record.disks ?? [] }
+    let open = Set(points).union(own.flatMap { $0.base.map(\.id) })
+    var needed = open.union(own.flatMap(\.layerIDs))
+    let others = await cluster.others.map(\.name)
+    for host in others { needed.formUnion(layersWanted[host] ?? []) }
+    let isKnown = others.allSatisfy { layersWanted[$0] != nil }
+    let (disks, keep) = (disks, needed)
+    _ = try? await workers.run {
+      disks.daemon.close(allBut: open)
+      disks.store.removeAll(
+        but: isKnown ? keep : keep.union(disks.store.served), unneededFor: others.isEmpty ? 0 : 10)
+    }
+  }
+}
+
+extension VMDisk {
+  fileprivate var exported: StorageDaemon.Export? {
+    export.map { .init(name: $0, virtualBytes: virtualBytes, layers: base) }
+  }
+}
+
+extension DiskPoint {
+  var described: VMDescriptor.Disk {
+    .init(
+      virtualBytes: virtualBytes,
+      layers: layers.map { .init(id: $0.id, format: $0.format.rawValue, host: $0.host) })
+  }
+
+  /// Nil: no id or format of ours. An id becomes a file's name.
+  init?(_ disk: VMDescriptor.Disk) {
+    var layers: [DiskLayer] = []
+    for layer in disk.layers {
+      guard let format = DiskLayer.Format(rawValue: layer.format), DiskLayer.isID(layer.id) else { return nil }
+      layers.append(DiskLayer(id: layer.id, format: format, host: layer.host))
+    }
+    self.init(virtualBytes: disk.virtualBytes, layers: layers)
+  }
+}
