@@ -93,6 +93,9 @@ public final class LayerStore: Sendable {
     return 0
   }
 
+  /// A file that only its VM has used, which has gone.
+  public func remove(_ id: String) { unlink(layerPath(id)) }
+
   /// Layers that other hosts may read.
   public var served: Set<String> {
     Set((try? FileManager.default.contentsOfDirectory(atPath: servedDirectory)) ?? [])
@@ -106,9 +109,11 @@ public final class LayerStore: Sendable {
         unneeded.withLock { since in
           if needed.contains(id) {
             since[path] = nil
-          } else if ContinuousClock.now - since[path, default: .now] >= .seconds(seconds) {
+          } else if let first = since[path], ContinuousClock.now - first >= .seconds(seconds) {
             unlink(path)
             since[path] = nil
+          } else if since[path] == nil {
+            since[path] = .now
           }
         }
       }

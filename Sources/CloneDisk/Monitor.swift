@@ -25,6 +25,15 @@ final class Monitor: Sendable {
     try state.withLock { try Self.command(&$0, name, arguments) }
   }
 
+  /// The other end has closed.
+  var isGone: Bool {
+    state.withLock { state in
+      var byte: UInt8 = 0
+      let count = recv(state.socket.raw, &byte, 1, CInt(Int(MSG_PEEK) | Int(MSG_DONTWAIT)))
+      return count == 0 || (count < 0 && errno != EAGAIN && errno != EINTR)
+    }
+  }
+
   struct Refused: Error, CustomStringConvertible {
     var command: String
     var description: String

@@ -84,9 +84,8 @@ public final class StorageDaemon: Sendable {
   }
 
   /// Takes over one that runs, and gives it what an earlier daemon's VMs need. None is started for nothing.
-  public func adopt(_ exports: [Export], sources: [String: Source]) throws {
+  public func adopt(_ exports: [Export]) throws {
     try state.withLock { state in
-      state.sources = sources
       for export in exports { state.exports[export.name] = export }
       if exports.isEmpty {
         // It serves nobody.
@@ -94,6 +93,16 @@ public final class StorageDaemon: Sendable {
         return
       }
       _ = try running(&state)
+    }
+  }
+
+  /// One that has died is replaced, if anybody needs it.
+  public func replaceIfGone() throws {
+    try state.withLock { state in
+      guard let monitor = state.monitor, monitor.isGone else { return }
+      log.error("the storage daemon has died; starting another")
+      state.monitor = nil
+      if !state.exports.isEmpty { _ = try running(&state) }
     }
   }
 

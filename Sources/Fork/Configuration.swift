@@ -64,6 +64,7 @@ public struct Configuration: Sendable {
   public var clusterDirectory: String { stateDirectory + "/cluster" }
   public var diskDirectory: String { stateDirectory + "/disks" }
   public var diskSocketDirectory: String { runDirectory + "/disk" }
+  public var diskCertificates: String { clusterDirectory + "/tls" }
   public var databasePath: String { stateDirectory + "/snowfork.db" }
   public var libvirtRoot: String { stateDirectory + "/libvirt" }
 

@@ -1,3 +1,4 @@
+import CloneDisk
 import Foundation
 import GRPCCore
 import GRPCNIOTransportHTTP2
@@ -45,6 +46,7 @@ public struct Daemon: Sendable {
       configuration.memtap.ram, configuration.memtap.cache, configuration.runDirectory + "/vm",
       configuration.memtap.shimDirectory, configuration.stateDirectory + "/console",
       configuration.stateDirectory + "/snapshots", configuration.paths.images,
+      configuration.diskSocketDirectory,
     ] {
       try Self.makeDirectory(directory, mode: directory == configuration.memtap.ram ? 0o755 : 0o711)
     }
@@ -123,9 +125,14 @@ public struct Daemon: Sendable {
       isWanted: { adoptable.contains($0) })
     let cluster = try Cluster(
       files: ClusterFiles(directory: configuration.clusterDirectory), host: configuration.hostName, log: log)
+    let disks = try HostDisks(
+      .init(
+        directory: configuration.diskDirectory, sockets: configuration.diskSocketDirectory,
+        certificates: configuration.diskCertificates),
+      ownHost: await cluster.host, owner: LibvirtHypervisor.user, log: log)
     let service = ForkService(
       configuration: configuration, store: store, hypervisor: hypervisor, memtap: memtap,
-      resources: EmbeddedResourceManager(), cluster: cluster, loops: loops, log: log)
+      resources: EmbeddedResourceManager(), cluster: cluster, disks: disks, loops: loops, log: log)
     await cluster.observe(service)
     try await service.adopt()
     let listener = PeerListener(service: service, version: Self.version)
@@ -153,6 +160,7 @@ public struct Daemon: Sendable {
     try await withThrowingTaskGroup(of: Void.self) { group in
       group.addTask { try await server.serve() }
       group.addTask { for await event in hypervisor.events { await service.handle(event) } }
+      group.addTask { await service.tendDisks() }
       group.addTask { for await event in memtap.events { await service.pagerSays(event) } }
       group.addTask {
         for await _ in stop { break }

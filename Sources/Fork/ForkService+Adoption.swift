@@ -21,6 +21,7 @@ extension ForkService {
     for record in records { guests[record.name] = Guest(record: record, knownTickets: nil) }
     unreported = Set(records.filter { $0.home != nil && $0.state == .ended }.map(\.name))
 
+    await adoptDisks()
     await adoptSnapshots()
     await undoInterrupted()
     await adoptMachines(running)
@@ -66,6 +67,7 @@ extension ForkService {
           try? await memtap.run { try $0.disarm(vm: name) }
           try await withHypervisor { try $0.resume(name) }
         }
+        try await reconcileDisks(of: name)
         if guest.record.state == .running || guest.record.state == .warm {
           try await reconnect(name)
         }

@@ -34,7 +34,7 @@ extension ForkService {
         snapshot: snapshot.id, parent: snapshot.parent, image: snapshot.image,
         createdMicroseconds: Self.wallClockNanoseconds() / 1000, ramBytes: UInt64(snapshot.memoryBytes),
         vcpus: UInt32(snapshot.vcpus), compatibility: compatibility, kernelCommandLine: snapshot.commandLine,
-        deviceState: try AnonymousFile.contents(deviceState),
+        disks: (snapshot.disks ?? []).map(\.described), deviceState: try AnonymousFile.contents(deviceState),
         existingPages: layout.existing.map { .init(first: UInt64($0.first), count: UInt64($0.count)) })
       let bytes = try descriptor.encode()
       try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)

@@ -174,14 +174,58 @@ extension ForkService {
     }
   }
 
+  /// What a descriptor says of disks; it names files, so not everything is taken.
+  func diskPoints(_ descriptor: VMDescriptor) throws -> [DiskPoint]? {
+    if descriptor.disks.isEmpty { return nil }
+    return try descriptor.disks.map { disk in
+      guard let point = DiskPoint(disk) else { throw ForkError(.failed, "its descriptor names no disk layers of ours") }
+      return point
+    }
+  }
+
+  // MARK: the daemon's coming and the storage daemon's going
+
+  /// Exports of VMs that live go on, by the storage daemon that serves them or another.
+  func adoptDisks() async {
+    let exports = guests.values.map(\.record).filter { $0.host == nil && $0.state != .ended }
+      .flatMap { $0.disks ?? [] }.compactMap(\.exported)
+    do {
+      try await locateLayers(of: exports)
+      let daemon = disks.daemon
+      try await workers.run { try daemon.adopt(exports) }
+    } catch {
+      log.error("VMs can not read their disks: \(error)")
+    }
+  }
+
+  /// Replaces a storage daemon that has died, and takes away what nobody needs, as long as this daemon lives.
+  func tendDisks() async {
+    let daemon = disks.daemon
+    for round in 0... {
+      do {
+        try await Task.sleep(for: .milliseconds(500))
+        try await workers.run { try daemon.replaceIfGone() }
+      } catch is CancellationError {
+        return
+      } catch {
+        log.error("VMs can not read their disks: \(error)")
+      }
+      if round.isMultiple(of: 10) { await sweepLayers() }
+    }
+  }
+
   // MARK: end
 
   /// The VM's QEMU has gone.
   func releaseDisks(of record: VMRecord) async {
-    let exports = (record.disks ?? []).compactMap(\.export)
-    guard !exports.isEmpty else { return }
-    let daemon = disks.daemon
-    _ = try? await workers.run { for export in exports { daemon.remove(export) } }
+    guard let known = record.disks, !known.isEmpty else { return }
+    let disks = disks
+    _ = try? await workers.run {
+      for disk in known {
+        if let export = disk.export { disks.daemon.remove(export) }
+        for file in [disk.active, disk.next].compactMap(\.self) { disks.store.remove(file) }
+      }
+    }
   }
 
   /// Layers of that host which VMs and snapshots here are made of.

@@ -38,7 +38,9 @@ extension ForkService {
     async let serving = memtap.run {
       try $0.serve(snapshot: snapshot.id, address: own.address, transport: distribution.transport)
     }
+    async let layers: Void = serveLayers(of: snapshot)
     try await described()
+    try await layers
     let origin = try await serving
     let path = configuration.descriptorPath(snapshot.id)
     guard let descriptor = FileManager.default.contents(atPath: path) else {

@@ -14,7 +14,8 @@ extension ForkService {
         record: TicketRecord(
           id: id, parent: request.parent, owner: .operatorCommand, guestRequest: nil,
           hierarchical: request.hierarchical, requested: request.slots.count, granted: request.slots.count,
-          state: .granting, snapshot: nil, createdUnix: Self.unixNow(), home: request.home))
+          state: .granting, snapshot: nil, createdUnix: Self.unixNow(), home: request.home),
+        diskBytes: request.diskBytes)
     }
     var errors: [String: String] = [:]
     var names: [String] = []
@@ -93,7 +94,7 @@ extension ForkService {
     guard descriptor.count == Int(header.descriptorBytes), let own = await cluster.own else {
       throw ForkError(.failed, "cannot take snapshot \(id): its descriptor came incomplete.")
     }
-    let record = SnapshotRecord(
+    var record = SnapshotRecord(
       id: id, parent: header.parent, kept: true, image: header.image, memoryBytes: Int64(header.memoryBytes),
       vcpus: Int(header.vcpus), commandLine: header.kernelCommandLine,
       descriptorBytes: Int64(descriptor.count),
@@ -103,14 +104,17 @@ extension ForkService {
     let directory = configuration.snapshotDirectory(id)
     let compatibility = hypervisor.compatibility
     do {
-      let existing = try await workers.run {
+      let reading = record
+      let described = try await workers.run {
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         try descriptor.write(to: URL(fileURLWithPath: path))
-        return try Self.verifiedDescriptor(path, snapshot: record, compatibility: compatibility).existingPages
+        return try Self.verifiedDescriptor(path, snapshot: reading, compatibility: compatibility)
       }
+      record.disks = try diskPoints(described)
+      try await openLayers(of: record)
       let remote = RemoteSnapshot(
         id: id, host: header.home, parent: header.parent, ramBytes: header.memoryBytes,
-        existing: existing.map { .init(first: UInt32($0.first), count: UInt32($0.count)) },
+        existing: described.existingPages.map { .init(first: UInt32($0.first), count: UInt32($0.count)) },
         origin: PageOrigin(header.origin), localAddress: own.address, push: header.push)
       try await memtap.run { try $0.attach(remote) }
     } catch {

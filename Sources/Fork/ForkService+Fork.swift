@@ -87,6 +87,8 @@ extension ForkService {
     let deviceState = try AnonymousFile.create(name: "device-state")
     let memtapClient = memtap.client
 
+    let disks = try await prepareTurns(of: name)
+
     do {
       log.begin(.arm)
       async let prepared: Void = session.prepare()
@@ -98,7 +100,7 @@ extension ForkService {
       log.begin(.freeze)
       let (times, layout) = try await withHypervisor { hypervisor in
         var layout: SnapshotLayout?
-        let times = try hypervisor.freeze(name, deviceState: deviceState.raw) {
+        let times = try hypervisor.freeze(name, deviceState: deviceState.raw, disks: disks) {
           layout = try memtapClient.commit(vm: name, snapshot: id)
         }
         return (times, layout)
@@ -110,7 +112,7 @@ extension ForkService {
         id: id, parent: name, kept: kept, image: parent.image, memoryBytes: parent.memoryBytes,
         vcpus: parent.vcpus, commandLine: parent.commandLine, descriptorBytes: 0,
         pauseMicroseconds: Int64(times.pauseMicroseconds), createdUnix: Self.unixNow(),
-        checkpointRequest: Int64(checkpointRequest))
+        checkpointRequest: Int64(checkpointRequest), disks: await diskPoints(of: name))
       snapshots[id] = record
       return ForkPoint(
         snapshot: record, deviceState: try AnonymousFile.reopened(deviceState), layout: layout)
@@ -206,6 +208,7 @@ extension ForkService {
         throw ForkError(.failed, "its slot had ended before the fork")
       }
       let begin = monotonicMicroseconds()
+      try await bindDisks(of: name, to: snapshot)
       try await memtap.run { try $0.activate(vm: name, snapshot: snapshot.id) }
       _ = try await withHypervisor { try $0.activate(name, deviceState: deviceState.raw) }
       let activated = monotonicMicroseconds()

@@ -57,6 +57,7 @@ extension ForkService {
       request.memoryBytes = UInt64(first.memoryBytes)
       request.vcpus = UInt32(first.vcpus)
       request.slots = slots.map(\.slotSpec)
+      request.diskBytes = first.ticket.flatMap { tickets[$0]?.diskBytes } ?? []
       let message = request
       let patience = Duration.seconds(10 + slots.count)
       let reply = try await cluster.insist(on: host, timeout: patience) { connection, options in

@@ -59,7 +59,7 @@ extension ForkService {
     }
     let source = CloneSource(
       parent: record.parent, memoryBytes: record.memoryBytes, vcpus: record.vcpus, image: record.image,
-      commandLine: record.commandLine)
+      commandLine: record.commandLine, diskBytes: (record.disks ?? []).map(\.virtualBytes))
     let ticket = try await requestTicket(
       of: source, count: count, hierarchical: false, owner: .operatorCommand, hosts: hosts, report: report)
     do {
@@ -77,7 +77,8 @@ extension ForkService {
   ) async throws -> Outcome {
     let ticket = try await claim(id)
     guard let shape = machines(of: id).first, shape.memoryBytes == snapshot.memoryBytes,
-      shape.vcpus == snapshot.vcpus
+      shape.vcpus == snapshot.vcpus,
+      (shape.disks ?? []).map(\.virtualBytes) == (snapshot.disks ?? []).map(\.virtualBytes)
     else {
       tickets[ticket.id]?.record.state = .granted
       throw ForkError(

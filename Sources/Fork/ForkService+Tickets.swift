@@ -16,6 +16,8 @@ extension ForkService {
     var vcpus: Int
     var image: String
     var commandLine: String
+    /// Virtual sizes.
+    var diskBytes: [UInt64] = []
   }
 
   func source(vm name: String) throws(ForkError) -> CloneSource {
@@ -25,7 +27,7 @@ extension ForkService {
     }
     return CloneSource(
       parent: name, memoryBytes: record.memoryBytes, vcpus: record.vcpus, image: record.image,
-      commandLine: record.commandLine)
+      commandLine: record.commandLine, diskBytes: (record.disks ?? []).map(\.virtualBytes))
   }
 
   /// Reserves clones and starts their slots: paused VMs that wait for a device state. This takes the slow part (a
@@ -59,7 +61,7 @@ extension ForkService {
       record: TicketRecord(
         id: id, parent: source.parent, owner: owner, guestRequest: guestRequest, hierarchical: hierarchical,
         requested: count, granted: min(count, machines * processes), state: .granting, snapshot: nil,
-        createdUnix: Self.unixNow()))
+        createdUnix: Self.unixNow()), diskBytes: source.diskBytes)
     guests[source.parent]?.knownTickets?.insert(id)
     let names = await reserveNames(
       source: source, ticket: id, count: count, placements: placements, processes: processes)
@@ -178,7 +180,11 @@ extension ForkService {
   /// A slot is connected to before it is activated, or the guest's reads of its port return 0 in a loop.
   private func startSlot(_ name: String) async -> (any Error)? {
     do {
-      guard let record = guests[name]?.record else { throw CancellationError() }
+      guard var record = guests[name]?.record else { throw CancellationError() }
+      if record.disks == nil {
+        record.disks = try await makeSlotDisks(record.ticket.flatMap { tickets[$0]?.diskBytes } ?? [])
+        guests[name]?.record.disks = record.disks
+      }
       try await launch(record, what: "cannot start slot \(name)")
       _ = try await connect(name)
       guests[name]?.record.state = .warm

@@ -10,6 +10,7 @@ extension ForkService {
     var memoryBytes: UInt64
     var vcpus: Int
     var cpuLimitPercent: Int
+    var disks: [DiskRequest] = []
   }
 
   /// Starts a device VM. On return its agent has answered; on failure nothing of it is left.
@@ -38,7 +39,7 @@ extension ForkService {
         "\(what): host \(configuration.hostName) has \(byteText(available)) free and the VM needs \(byteText(request.memoryBytes)). Free memory or ask for less with --memory."
       )
     }
-    let record = VMRecord(
+    var record = VMRecord(
       name: request.name, uuid: UUID().uuidString.lowercased(), role: .parent, state: .starting, vmid: 0,
       processes: 1, image: image.name, memoryBytes: Int64(request.memoryBytes), vcpus: request.vcpus,
       kernelPath: image.kernelPath, initrdPath: image.initrdPath, commandLine: image.commandLine,
@@ -48,6 +49,11 @@ extension ForkService {
     guests[record.name] = Guest(record: record)
     await save(record.name)
     do {
+      if !request.disks.isEmpty {
+        record.disks = try await makeDisks(request.disks, what: what)
+        guests[record.name]?.record.disks = record.disks
+        await save(record.name)
+      }
       await report(Progress(phase: "boot", done: 0, total: 1, text: "starting \(record.name)"))
       try await launch(record, what: what)
       await report(Progress(phase: "boot", done: 0, total: 1, text: "waiting for its agent"))
@@ -131,6 +137,7 @@ extension ForkService {
     let token = record.shimToken
     let name = record.name
     let ramBytes = UInt64(record.memoryBytes)
+    try await exportDisks(of: record)
     try await memtap.run { try $0.expect(vm: name, token: token, ramBytes: ramBytes) }
     let status = try await withHypervisor { try $0.start(spec) }
     guests[name]?.record.pid = Int64(status.pid)
@@ -146,7 +153,7 @@ extension ForkService {
       memoryBytes: UInt64(record.memoryBytes), vcpus: record.vcpus,
       kernelPath: record.role == .parent ? record.kernelPath : nil,
       initrdPath: record.role == .parent ? record.initrdPath : nil,
-      kernelCommandLine: record.commandLine, generationID: record.generationID,
+      kernelCommandLine: record.commandLine, disks: machineDisks(of: record), generationID: record.generationID,
       agentSocketPath: configuration.agentSocketPath(record.name),
       consoleLogPath: configuration.consoleLogPath(record.name),
       environment: environment, cpuLimitPercent: record.cpuLimitPercent)
@@ -190,6 +197,7 @@ extension ForkService {
     } catch {
       log.error("the pager cannot forget \(name): \(error)")
     }
+    if let record = guests[name]?.record { await releaseDisks(of: record) }
     try? FileManager.default.removeItem(atPath: configuration.vmDirectory(name))
     try? FileManager.default.removeItem(atPath: configuration.consoleLogPath(name))
   }

@@ -1,3 +1,4 @@
+import CloneDisk
 import Foundation
 import GuestWire
 import Hypervisor
@@ -9,7 +10,7 @@ import NIOPosix
 /// The VM-fork service of one host: tickets, the phases of a fork, and the life of clones.
 ///
 /// The actor holds the state; whatever blocks (libvirt, the pager) runs on `workers`. Its files: `+VMs` starts and
-/// stops, `+Tickets` grants and joins, `+Fork` forks, `+Snapshots` keeps fork points, `+Ends` ends clones,
+/// stops, `+Disks` does what each step asks of their disks, `+Tickets` grants and joins, `+Fork` forks, `+Snapshots` keeps fork points, `+Ends` ends clones,
 /// `+Guests` answers programs in guests, `+Adoption` takes over from a daemon that died, `+Views` reports. Over several
 /// hosts: `+Hosts` is a ticket's home, `+Distribution` brings snapshots to hosts, `+Foreign` is the part of a host in
 /// another's ticket, `+Hello` what follows from hosts' coming and going, `+Everywhere` asks all hosts.
@@ -20,6 +21,7 @@ actor ForkService {
   let memtap: MemtapSupervisor
   let resources: any ResourceManager
   let cluster: Cluster
+  let disks: HostDisks
   let loops: MultiThreadedEventLoopGroup
   let workers = WorkerThreads(name: "sfd-work", limit: 16)
   let log: Logger
@@ -40,6 +42,8 @@ actor ForkService {
   struct Reservation {
     var record: TicketRecord
     var exits: [Int: ExitRecord] = [:]
+    /// Of its slots; as long as they are being started.
+    var diskBytes: [UInt64] = []
   }
 
   var guests: [String: Guest] = [:]
@@ -53,6 +57,8 @@ actor ForkService {
   var turns = Turns()
   /// Snapshots on their way to other hosts, or there: by snapshot and host.
   var deliveries: [String: [String: Task<Void, any Error>]] = [:]
+  /// What hosts need of our disk layers, as each last said.
+  var layersWanted: [String: Set<String>] = [:]
   /// Clones of others' tickets that have ended and whose homes have not been told.
   var unreported: Set<String> = []
   /// Called when a ticket has changed; see `waitForChange`.
@@ -61,7 +67,7 @@ actor ForkService {
 
   init(
     configuration: Configuration, store: Store, hypervisor: any Hypervisor, memtap: MemtapSupervisor,
-    resources: any ResourceManager, cluster: Cluster, loops: MultiThreadedEventLoopGroup, log: Logger
+    resources: any ResourceManager, cluster: Cluster, disks: HostDisks, loops: MultiThreadedEventLoopGroup, log: Logger
   ) {
     self.configuration = configuration
     self.store = store
@@ -69,6 +75,7 @@ actor ForkService {
     self.memtap = memtap
     self.resources = resources
     self.cluster = cluster
+    self.disks = disks
     self.loops = loops
     self.log = log
   }

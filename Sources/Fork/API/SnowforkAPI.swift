@@ -24,7 +24,8 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
       let record = try await service.startVM(
         .init(
           name: request.name, imageDirectory: request.imageDirectory, memoryBytes: request.memoryBytes,
-          vcpus: Int(request.vcpus), cpuLimitPercent: Int(request.cpuLimitPercent))
+          vcpus: Int(request.vcpus), cpuLimitPercent: Int(request.cpuLimitPercent),
+          disks: request.disks.map { $0.path.isEmpty ? .empty(virtualBytes: $0.virtualBytes) : .copy(of: $0.path) })
       ) { progress in
         try? await response.write(.with { $0.progress = progress.wire })
       }

@@ -1,6 +1,9 @@
 import Foundation
 
 extension LibvirtHypervisor {
+  /// Who QEMU runs as, and must be able to open its files.
+  public static let user = EmbeddedRoot.user
+
   public func writtenFiles(_ name: String) throws(HypervisorError) -> [String] {
     let operation = "looking at the disks"
     return try disks(of: Domain(name, of: connection, operation: operation), operation: operation).map(\.path)

@@ -71,40 +71,64 @@ public nonisolated struct Snowfork_V1_HelloRequest: Sendable {
   public init() {}
 }
 
-public nonisolated struct Snowfork_V1_HelloReply: Sendable {
+public nonisolated struct Snowfork_V1_HelloReply: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
   public var host: Snowfork_V1_HostInfo {
-    get {_host ?? Snowfork_V1_HostInfo()}
-    set {_host = newValue}
+    get {_storage._host ?? Snowfork_V1_HostInfo()}
+    set {_uniqueStorage()._host = newValue}
   }
   /// Returns true if `host` has been explicitly set.
-  public var hasHost: Bool {self._host != nil}
+  public var hasHost: Bool {_storage._host != nil}
   /// Clears the value of `host`. Subsequent reads from it will return its default value.
-  public mutating func clearHost() {self._host = nil}
+  public mutating func clearHost() {_uniqueStorage()._host = nil}
 
-  public var members: [Snowfork_V1_Member] = []
+  public var members: [Snowfork_V1_Member] {
+    get {_storage._members}
+    set {_uniqueStorage()._members = newValue}
+  }
 
   /// promised to slots and not used yet
-  public var reservedBytes: UInt64 = 0
+  public var reservedBytes: UInt64 {
+    get {_storage._reservedBytes}
+    set {_uniqueStorage()._reservedBytes = newValue}
+  }
 
-  public var vcpusInUse: UInt32 = 0
+  public var vcpusInUse: UInt32 {
+    get {_storage._vcpusInUse}
+    set {_uniqueStorage()._vcpusInUse = newValue}
+  }
 
-  public var instance: UInt64 = 0
+  public var instance: UInt64 {
+    get {_storage._instance}
+    set {_uniqueStorage()._instance = newValue}
+  }
 
   /// snapshots whose origin is on the caller, ready to be cloned
-  public var foreignSnapshots: [String] = []
+  public var foreignSnapshots: [String] {
+    get {_storage._foreignSnapshots}
+    set {_uniqueStorage()._foreignSnapshots = newValue}
+  }
 
   /// names of clones alive here of tickets of the caller
-  public var foreignClones: [Snowfork_V1_ForeignClone] = []
+  public var foreignClones: [Snowfork_V1_ForeignClone] {
+    get {_storage._foreignClones}
+    set {_uniqueStorage()._foreignClones = newValue}
+  }
+
+  /// ids of the caller's disk layers that VMs and snapshots here are made of
+  public var neededLayers: [String] {
+    get {_storage._neededLayers}
+    set {_uniqueStorage()._neededLayers = newValue}
+  }
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
-  fileprivate var _host: Snowfork_V1_HostInfo? = nil
+  fileprivate var _storage = _StorageClass.defaultInstance
 }
 
 public nonisolated struct Snowfork_V1_ForeignClone: Sendable {
@@ -160,6 +184,9 @@ public nonisolated struct Snowfork_V1_StartSlotsRequest: Sendable {
   public var hierarchical: Bool = false
 
   public var slots: [Snowfork_V1_SlotSpec] = []
+
+  /// virtual sizes of the VM's disks
+  public var diskBytes: [UInt64] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -597,63 +624,118 @@ nonisolated extension Snowfork_V1_HelloRequest: SwiftProtobuf.Message, SwiftProt
 
 nonisolated extension Snowfork_V1_HelloReply: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".HelloReply"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}host\0\u{1}members\0\u{3}reserved_bytes\0\u{3}vcpus_in_use\0\u{1}instance\0\u{3}foreign_snapshots\0\u{3}foreign_clones\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}host\0\u{1}members\0\u{3}reserved_bytes\0\u{3}vcpus_in_use\0\u{1}instance\0\u{3}foreign_snapshots\0\u{3}foreign_clones\0\u{3}needed_layers\0")
+
+  fileprivate class _StorageClass {
+    var _host: Snowfork_V1_HostInfo? = nil
+    var _members: [Snowfork_V1_Member] = []
+    var _reservedBytes: UInt64 = 0
+    var _vcpusInUse: UInt32 = 0
+    var _instance: UInt64 = 0
+    var _foreignSnapshots: [String] = []
+    var _foreignClones: [Snowfork_V1_ForeignClone] = []
+    var _neededLayers: [String] = []
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _host = source._host
+      _members = source._members
+      _reservedBytes = source._reservedBytes
+      _vcpusInUse = source._vcpusInUse
+      _instance = source._instance
+      _foreignSnapshots = source._foreignSnapshots
+      _foreignClones = source._foreignClones
+      _neededLayers = source._neededLayers
+    }
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
+    }
+    return _storage
+  }
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularMessageField(value: &self._host) }()
-      case 2: try { try decoder.decodeRepeatedMessageField(value: &self.members) }()
-      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.reservedBytes) }()
-      case 4: try { try decoder.decodeSingularUInt32Field(value: &self.vcpusInUse) }()
-      case 5: try { try decoder.decodeSingularUInt64Field(value: &self.instance) }()
-      case 6: try { try decoder.decodeRepeatedStringField(value: &self.foreignSnapshots) }()
-      case 7: try { try decoder.decodeRepeatedMessageField(value: &self.foreignClones) }()
-      default: break
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeSingularMessageField(value: &_storage._host) }()
+        case 2: try { try decoder.decodeRepeatedMessageField(value: &_storage._members) }()
+        case 3: try { try decoder.decodeSingularUInt64Field(value: &_storage._reservedBytes) }()
+        case 4: try { try decoder.decodeSingularUInt32Field(value: &_storage._vcpusInUse) }()
+        case 5: try { try decoder.decodeSingularUInt64Field(value: &_storage._instance) }()
+        case 6: try { try decoder.decodeRepeatedStringField(value: &_storage._foreignSnapshots) }()
+        case 7: try { try decoder.decodeRepeatedMessageField(value: &_storage._foreignClones) }()
+        case 8: try { try decoder.decodeRepeatedStringField(value: &_storage._neededLayers) }()
+        default: break
+        }
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    // The use of inline closures is to circumvent an issue where the compiler
-    // allocates stack space for every if/case branch local when no optimizations
-    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-    // https://github.com/apple/swift-protobuf/issues/1182
-    try { if let v = self._host {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
-    } }()
-    if !self.members.isEmpty {
-      try visitor.visitRepeatedMessageField(value: self.members, fieldNumber: 2)
-    }
-    if self.reservedBytes != 0 {
-      try visitor.visitSingularUInt64Field(value: self.reservedBytes, fieldNumber: 3)
-    }
-    if self.vcpusInUse != 0 {
-      try visitor.visitSingularUInt32Field(value: self.vcpusInUse, fieldNumber: 4)
-    }
-    if self.instance != 0 {
-      try visitor.visitSingularUInt64Field(value: self.instance, fieldNumber: 5)
-    }
-    if !self.foreignSnapshots.isEmpty {
-      try visitor.visitRepeatedStringField(value: self.foreignSnapshots, fieldNumber: 6)
-    }
-    if !self.foreignClones.isEmpty {
-      try visitor.visitRepeatedMessageField(value: self.foreignClones, fieldNumber: 7)
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every if/case branch local when no optimizations
+      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+      // https://github.com/apple/swift-protobuf/issues/1182
+      try { if let v = _storage._host {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+      } }()
+      if !_storage._members.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._members, fieldNumber: 2)
+      }
+      if _storage._reservedBytes != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._reservedBytes, fieldNumber: 3)
+      }
+      if _storage._vcpusInUse != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._vcpusInUse, fieldNumber: 4)
+      }
+      if _storage._instance != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._instance, fieldNumber: 5)
+      }
+      if !_storage._foreignSnapshots.isEmpty {
+        try visitor.visitRepeatedStringField(value: _storage._foreignSnapshots, fieldNumber: 6)
+      }
+      if !_storage._foreignClones.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._foreignClones, fieldNumber: 7)
+      }
+      if !_storage._neededLayers.isEmpty {
+        try visitor.visitRepeatedStringField(value: _storage._neededLayers, fieldNumber: 8)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: Snowfork_V1_HelloReply, rhs: Snowfork_V1_HelloReply) -> Bool {
-    if lhs._host != rhs._host {return false}
-    if lhs.members != rhs.members {return false}
-    if lhs.reservedBytes != rhs.reservedBytes {return false}
-    if lhs.vcpusInUse != rhs.vcpusInUse {return false}
-    if lhs.instance != rhs.instance {return false}
-    if lhs.foreignSnapshots != rhs.foreignSnapshots {return false}
-    if lhs.foreignClones != rhs.foreignClones {return false}
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._host != rhs_storage._host {return false}
+        if _storage._members != rhs_storage._members {return false}
+        if _storage._reservedBytes != rhs_storage._reservedBytes {return false}
+        if _storage._vcpusInUse != rhs_storage._vcpusInUse {return false}
+        if _storage._instance != rhs_storage._instance {return false}
+        if _storage._foreignSnapshots != rhs_storage._foreignSnapshots {return false}
+        if _storage._foreignClones != rhs_storage._foreignClones {return false}
+        if _storage._neededLayers != rhs_storage._neededLayers {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -736,7 +818,7 @@ nonisolated extension Snowfork_V1_SlotSpec: SwiftProtobuf.Message, SwiftProtobuf
 
 nonisolated extension Snowfork_V1_StartSlotsRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".StartSlotsRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}home\0\u{1}ticket\0\u{1}parent\0\u{1}image\0\u{3}kernel_command_line\0\u{3}memory_bytes\0\u{1}vcpus\0\u{1}hierarchical\0\u{1}slots\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}home\0\u{1}ticket\0\u{1}parent\0\u{1}image\0\u{3}kernel_command_line\0\u{3}memory_bytes\0\u{1}vcpus\0\u{1}hierarchical\0\u{1}slots\0\u{3}disk_bytes\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -753,6 +835,7 @@ nonisolated extension Snowfork_V1_StartSlotsRequest: SwiftProtobuf.Message, Swif
       case 7: try { try decoder.decodeSingularUInt32Field(value: &self.vcpus) }()
       case 8: try { try decoder.decodeSingularBoolField(value: &self.hierarchical) }()
       case 9: try { try decoder.decodeRepeatedMessageField(value: &self.slots) }()
+      case 10: try { try decoder.decodeRepeatedUInt64Field(value: &self.diskBytes) }()
       default: break
       }
     }
@@ -786,6 +869,9 @@ nonisolated extension Snowfork_V1_StartSlotsRequest: SwiftProtobuf.Message, Swif
     if !self.slots.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.slots, fieldNumber: 9)
     }
+    if !self.diskBytes.isEmpty {
+      try visitor.visitPackedUInt64Field(value: self.diskBytes, fieldNumber: 10)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -799,6 +885,7 @@ nonisolated extension Snowfork_V1_StartSlotsRequest: SwiftProtobuf.Message, Swif
     if lhs.vcpus != rhs.vcpus {return false}
     if lhs.hierarchical != rhs.hierarchical {return false}
     if lhs.slots != rhs.slots {return false}
+    if lhs.diskBytes != rhs.diskBytes {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -67,6 +67,24 @@ public nonisolated struct Snowfork_V1_StartVMRequest: Sendable {
   /// 0: none
   public var cpuLimitPercent: UInt32 = 0
 
+  public var disks: [Snowfork_V1_DiskRequest] = []
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Snowfork_V1_DiskRequest: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// absolute, on the VM's host: what the disk has at first; it is never written
+  public var path: String = String()
+
+  /// of an empty disk; 0 with a path: as large as what is there
+  public var virtualBytes: UInt64 = 0
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -1309,7 +1327,7 @@ nonisolated extension Snowfork_V1_Progress: SwiftProtobuf.Message, SwiftProtobuf
 
 nonisolated extension Snowfork_V1_StartVMRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".StartVMRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{3}image_directory\0\u{3}memory_bytes\0\u{1}vcpus\0\u{1}host\0\u{3}cpu_limit_percent\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{3}image_directory\0\u{3}memory_bytes\0\u{1}vcpus\0\u{1}host\0\u{3}cpu_limit_percent\0\u{1}disks\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1323,6 +1341,7 @@ nonisolated extension Snowfork_V1_StartVMRequest: SwiftProtobuf.Message, SwiftPr
       case 4: try { try decoder.decodeSingularUInt32Field(value: &self.vcpus) }()
       case 5: try { try decoder.decodeSingularStringField(value: &self.host) }()
       case 6: try { try decoder.decodeSingularUInt32Field(value: &self.cpuLimitPercent) }()
+      case 7: try { try decoder.decodeRepeatedMessageField(value: &self.disks) }()
       default: break
       }
     }
@@ -1347,6 +1366,9 @@ nonisolated extension Snowfork_V1_StartVMRequest: SwiftProtobuf.Message, SwiftPr
     if self.cpuLimitPercent != 0 {
       try visitor.visitSingularUInt32Field(value: self.cpuLimitPercent, fieldNumber: 6)
     }
+    if !self.disks.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.disks, fieldNumber: 7)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1357,6 +1379,42 @@ nonisolated extension Snowfork_V1_StartVMRequest: SwiftProtobuf.Message, SwiftPr
     if lhs.vcpus != rhs.vcpus {return false}
     if lhs.host != rhs.host {return false}
     if lhs.cpuLimitPercent != rhs.cpuLimitPercent {return false}
+    if lhs.disks != rhs.disks {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Snowfork_V1_DiskRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".DiskRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}path\0\u{3}virtual_bytes\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.path) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.virtualBytes) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.path.isEmpty {
+      try visitor.visitSingularStringField(value: self.path, fieldNumber: 1)
+    }
+    if self.virtualBytes != 0 {
+      try visitor.visitSingularUInt64Field(value: self.virtualBytes, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Snowfork_V1_DiskRequest, rhs: Snowfork_V1_DiskRequest) -> Bool {
+    if lhs.path != rhs.path {return false}
+    if lhs.virtualBytes != rhs.virtualBytes {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

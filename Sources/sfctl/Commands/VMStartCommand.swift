@@ -11,7 +11,9 @@ struct VMStartCommand: AsyncParsableCommand {
   @Option(help: "mini, debian, or a directory that holds an image.") var image = "mini"
   @Option(help: "RAM: 256M, 1G, or bytes.") var memory = MemorySize(argument: "256M")!
   @Option(help: "Virtual CPUs.") var vcpus: UInt32 = 1
-  @Option(help: "A writable disk: a path or a size.") var disk: String?
+  @Option(
+    help: "A writable disk, /dev/vda and so on: 2G for an empty one, or the path of a qcow2 or raw file that it begins as.")
+  var disk: [DiskArgument] = []
   @Option(help: "The host to run on.") var host: String?
   @Option(help: "The most of one host CPU that it may use, in percent.") var cpuLimit: UInt32?
   @OptionGroup var output: OutputOptions
@@ -24,11 +26,6 @@ struct VMStartCommand: AsyncParsableCommand {
   }
 
   func run() async throws {
-    if disk != nil {
-      throw Failure(
-        "cannot give \(name) a disk: this release has no writable disks. "
-          + "Leave --disk out: the images' root file systems lie in RAM and can be written there.", .refused)
-    }
     let directory = try ImageDirectory.named(image).requireBuilt()
     let request = Snowfork_V1_StartVMRequest.with {
       $0.name = name
@@ -37,6 +34,7 @@ struct VMStartCommand: AsyncParsableCommand {
       $0.vcpus = vcpus
       $0.host = host ?? ""
       $0.cpuLimitPercent = cpuLimit ?? 0
+      $0.disks = disk.map(\.request)
     }
     let vm = try await ProgressLine.during("starting \(name)") { line in
       try await Daemon.call { client in
