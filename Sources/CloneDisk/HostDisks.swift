@@ -7,13 +7,16 @@ public final class HostDisks: Sendable {
   public let server: LayerServer
 
   public struct Paths: Sendable {
-    /// Files, and the logs of the two programs.
+    /// Files of disks.
     public var directory: String
+    /// Where the two programs write their logs.
+    public var logs: String
     /// A directory that QEMU's user may enter.
     public var sockets: String
     public var certificates: String
-    public init(directory: String, sockets: String, certificates: String) {
+    public init(directory: String, logs: String, sockets: String, certificates: String) {
       self.directory = directory
+      self.logs = logs
       self.sockets = sockets
       self.certificates = certificates
     }
@@ -25,11 +28,11 @@ public final class HostDisks: Sendable {
     try store.prepare()
     daemon = StorageDaemon(
       paths: .init(
-        sockets: paths.sockets, log: paths.directory + "/storage-daemon.log",
+        sockets: paths.sockets, log: paths.logs + "/storage-daemon.log",
         certificates: paths.certificates),
       store: store, ownHost: ownHost, log: log)
     server = LayerServer(
       store: store, certificates: paths.certificates, pidFile: paths.sockets + "/nbdkit.pid",
-      logPath: paths.directory + "/nbdkit.log", log: log)
+      logPath: paths.logs + "/nbdkit.log", log: log)
   }
 }

@@ -50,7 +50,10 @@ public final class LayerServer: Sendable {
   }
 
   public func stop() {
-    lock.withLock { _ in if let pid = running() { kill(pid, SIGTERM) } }
+    lock.withLock { _ in
+      if let pid = running() { kill(pid, SIGTERM) }
+      unlink(pidFile)
+    }
   }
 
   private func running() -> pid_t? {

@@ -109,11 +109,12 @@ public final class LayerStore: Sendable {
         unneeded.withLock { since in
           if needed.contains(id) {
             since[path] = nil
-          } else if let first = since[path], ContinuousClock.now - first >= .seconds(seconds) {
+          } else {
+            let first = since[path] ?? .now
+            since[path] = first
+            guard ContinuousClock.now - first >= .seconds(seconds) else { return }
             unlink(path)
             since[path] = nil
-          } else if since[path] == nil {
-            since[path] = .now
           }
         }
       }

@@ -8,7 +8,8 @@ extension StorageDaemon {
   /// The export and the node under it, each if it is not there.
   func make(_ export: Export, _ state: inout State, _ monitor: Monitor) throws {
     try open(export.layers, &state, monitor)
-    let nodes = Set(try monitor.run("query-named-block-nodes").elements.compactMap { $0["node-name"]?.string })
+    let nodes = Set(
+      try monitor.run("query-named-block-nodes").elements.compactMap { $0["node-name"]?.string })
     let node = "e" + export.name
     if nodes.contains(node) {
       if !export.layers.isEmpty { try point(export, monitor) }
@@ -90,7 +91,7 @@ extension StorageDaemon {
       options = .object(members)
     }
     do { try monitor.run("blockdev-add", options) } catch {
-      if !layersHost(layer) { _ = try? monitor.run("blockdev-del", ["node-name": .string("n" + layer.id)]) }
+      if !layersHost(layer) { try? deleteRemote(layer, monitor) }
       throw error
     }
   }
@@ -125,14 +126,17 @@ extension StorageDaemon {
         try ImageTool.create(cache + ".new", options: "cluster_size=64k", virtualBytes: UInt64(bytes))
         try systemCall("rename", subject: cache) { rename(cache + ".new", cache) }
       }
-      return [
-        "driver": "copy-on-read", "node-name": .string("r" + layer.id),
-        "file": [
-          "driver": "qcow2", "node-name": .string("c" + layer.id), "backing": .string(network),
-          "cache": ["no-flush": true],
-          "file": ["driver": "file", "filename": .string(cache), "cache": ["no-flush": true]],
-        ],
-      ]
+      // Not within the layer's own options: those say that it is read only, and this is not.
+      try monitor.run(
+        "blockdev-add",
+        [
+          "driver": "copy-on-read", "node-name": .string("r" + layer.id),
+          "file": [
+            "driver": "qcow2", "backing": .string(network), "cache": ["no-flush": true],
+            "file": ["driver": "file", "filename": .string(cache), "cache": ["no-flush": true]],
+          ],
+        ])
+      return .string("r" + layer.id)
     } catch {
       _ = try? monitor.run("blockdev-del", ["node-name": .string(network)])
       throw error
@@ -141,7 +145,11 @@ extension StorageDaemon {
 
   func delete(_ layer: DiskLayer, _ monitor: Monitor) throws {
     try monitor.run("blockdev-del", ["node-name": .string(Self.node(layer))])
-    if !layersHost(layer) { try monitor.run("blockdev-del", ["node-name": .string("n" + layer.id)]) }
+    if !layersHost(layer) { try deleteRemote(layer, monitor) }
+  }
+
+  private func deleteRemote(_ layer: DiskLayer, _ monitor: Monitor) throws {
+    for node in ["r", "n"] { try monitor.run("blockdev-del", ["node-name": .string(node + layer.id)]) }
   }
 
   /// An export goes when its last connection is closed, which "hard" does, but not at once.

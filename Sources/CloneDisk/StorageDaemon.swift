@@ -156,16 +156,22 @@ public final class StorageDaemon: Sendable {
     }
   }
 
-  /// Closes layers that nobody needs, and ends the daemon when it has no exports.
+  /// Ends it, if it serves nobody.
+  public func stop() {
+    state.withLock { state in
+      guard state.exports.isEmpty, let monitor = state.monitor ?? (try? Monitor(path: paths.monitor)) else {
+        return
+      }
+      _ = try? monitor.run("quit")
+      state.monitor = nil
+      for path in [paths.monitor, paths.exports] { unlink(path) }
+    }
+  }
+
+  /// Closes layers that nobody needs.
   public func close(allBut needed: Set<String>) {
     state.withLock { state in
       guard let monitor = state.monitor else { return }
-      if state.exports.isEmpty, needed.isEmpty {
-        _ = try? monitor.run("quit")
-        state.monitor = nil
-        state.open = []
-        return
-      }
       let used = Set(state.exports.values.flatMap(\.layers).map(\.id)).union(needed)
       // Uppermost first: they were opened from below.
       for layer in state.open.reversed() where !used.contains(layer.id) {
@@ -232,7 +238,8 @@ public final class StorageDaemon: Sendable {
 
   /// Of the layers that could be open, those that an earlier daemon has left open.
   private func knownLayers(_ state: State, _ monitor: Monitor) throws -> [DiskLayer] {
-    let nodes = Set(try monitor.run("query-named-block-nodes").elements.compactMap { $0["node-name"]?.string })
+    let nodes = Set(
+      try monitor.run("query-named-block-nodes").elements.compactMap { $0["node-name"]?.string })
     var seen: Set<String> = []
     return state.exports.values.flatMap { $0.layers.reversed() }.filter {
       nodes.contains(Self.node($0)) && seen.insert($0.id).inserted

@@ -109,7 +109,10 @@ public struct Daemon: Sendable {
     }
     memtap.stop()
     try? GuestMemoryMount.unmount(configuration.memtap.memory, in: outerMounts)
-    for directory in [configuration.memtap.shimDirectory, configuration.runDirectory + "/vm"] {
+    for directory in [
+      configuration.memtap.shimDirectory, configuration.diskSocketDirectory,
+      configuration.runDirectory + "/vm",
+    ] {
       rmdir(directory)
     }
   }
@@ -127,7 +130,8 @@ public struct Daemon: Sendable {
       files: ClusterFiles(directory: configuration.clusterDirectory), host: configuration.hostName, log: log)
     let disks = try HostDisks(
       .init(
-        directory: configuration.diskDirectory, sockets: configuration.diskSocketDirectory,
+        directory: configuration.diskDirectory, logs: configuration.stateDirectory,
+        sockets: configuration.diskSocketDirectory,
         certificates: configuration.diskCertificates),
       ownHost: await cluster.host, owner: LibvirtHypervisor.user, log: log)
     let service = ForkService(
@@ -170,6 +174,7 @@ public struct Daemon: Sendable {
       group.cancelAll()
     }
     log.info("ending")
+    await service.closeDisks()
     await listener.close()
     await cluster.close()
     hypervisor.settle()

@@ -28,7 +28,8 @@ extension ForkService {
         return try requests.map { request in
           switch request {
           case .empty(let bytes):
-            return VMDisk(virtualBytes: bytes, active: try store.create(virtualBytes: bytes), export: nil, base: [])
+            return VMDisk(
+              virtualBytes: bytes, active: try store.create(virtualBytes: bytes), export: nil, base: [])
           case .copy(let path):
             let (layer, bytes) = try store.adopt(path, host: host)
             return VMDisk(
@@ -84,9 +85,12 @@ extension ForkService {
     for disk in known where disk.frozen.count + disk.base.count >= Self.layerLimit {
       throw ForkError(
         .refused,
-        "cannot fork \(name): its disk has \(disk.frozen.count + disk.base.count) layers. Start it anew from a copy.")
+        "cannot fork \(name): its disk has \(disk.frozen.count + disk.base.count) layers. Start it anew from a copy."
+      )
     }
-    let files = try await workers.run { try known.map { try $0.next ?? store.create(virtualBytes: $0.virtualBytes) } }
+    let files = try await workers.run {
+      try known.map { try $0.next ?? store.create(virtualBytes: $0.virtualBytes) }
+    }
     for (index, file) in files.enumerated() { guests[name]?.record.disks?[index].next = file }
     await save(name)
     return files.enumerated().map { index, file in
@@ -106,11 +110,15 @@ extension ForkService {
   /// After a daemon's death in mid-fork: which file QEMU writes to.
   func reconcileDisks(of name: String) async throws {
     guard let known = guests[name]?.record.disks else { return }
-    let files = try await withHypervisor { try $0.writtenFiles(name) }
+    let files = try await withHypervisor { try $0.diskFiles(name) }
     let host = await cluster.host
     for (index, disk) in known.enumerated() where files.indices.contains(index) {
-      guard let next = disk.next, files[index] == disks.store.layerPath(next) else { continue }
-      guests[name]?.record.disks?[index].advance(host: host)
+      if let next = disk.next, files[index].first == disks.store.layerPath(next) {
+        guests[name]?.record.disks?[index].advance(host: host)
+      }
+      // One that was merged into the next when the daemon died.
+      let inUse = Set(files[index])
+      guests[name]?.record.disks?[index].frozen.removeAll { !inUse.contains(disks.store.layerPath($0.id)) }
     }
     await save(name)
   }
@@ -178,39 +186,10 @@ extension ForkService {
   func diskPoints(_ descriptor: VMDescriptor) throws -> [DiskPoint]? {
     if descriptor.disks.isEmpty { return nil }
     return try descriptor.disks.map { disk in
-      guard let point = DiskPoint(disk) else { throw ForkError(.failed, "its descriptor names no disk layers of ours") }
-      return point
-    }
-  }
-
-  // MARK: the daemon's coming and the storage daemon's going
-
-  /// Exports of VMs that live go on, by the storage daemon that serves them or another.
-  func adoptDisks() async {
-    let exports = guests.values.map(\.record).filter { $0.host == nil && $0.state != .ended }
-      .flatMap { $0.disks ?? [] }.compactMap(\.exported)
-    do {
-      try await locateLayers(of: exports)
-      let daemon = disks.daemon
-      try await workers.run { try daemon.adopt(exports) }
-    } catch {
-      log.error("VMs can not read their disks: \(error)")
-    }
-  }
-
-  /// Replaces a storage daemon that has died, and takes away what nobody needs, as long as this daemon lives.
-  func tendDisks() async {
-    let daemon = disks.daemon
-    for round in 0... {
-      do {
-        try await Task.sleep(for: .milliseconds(500))
-        try await workers.run { try daemon.replaceIfGone() }
-      } catch is CancellationError {
-        return
-      } catch {
-        log.error("VMs can not read their disks: \(error)")
+      guard let point = DiskPoint(disk) else {
+        throw ForkError(.failed, "its descriptor names no disk layers of ours")
       }
-      if round.isMultiple(of: 10) { await sweepLayers() }
+      return point
     }
   }
 
@@ -227,36 +206,10 @@ extension ForkService {
       }
     }
   }
-
-  /// Layers of that host which VMs and snapshots here are made of.
-  func layersNeeded(of host: String) -> Set<String> {
-    let points = snapshots.values.flatMap { $0.disks ?? [] }.flatMap(\.layers)
-    let own = guests.values.filter { $0.record.host == nil }.flatMap { $0.record.disks ?? [] }
-      .flatMap { $0.frozen + $0.base }
-    return Set((points + own).filter { $0.host == host }.map(\.id))
-  }
-
-  /// Files and nodes that nobody refers to, here or on another host, go. What other hosts need they say with each hello;
-  /// of one that has not said hello since this daemon started nothing is known, so nothing that was served goes.
-  func sweepLayers() async {
-    let points = snapshots.values.flatMap { $0.disks ?? [] }.flatMap(\.layers).map(\.id)
-    let own = guests.values.filter { $0.record.host == nil }.flatMap { $0.record.disks ?? [] }
-    let open = Set(points).union(own.flatMap { $0.base.map(\.id) })
-    var needed = open.union(own.flatMap(\.layerIDs))
-    let others = await cluster.others.map(\.name)
-    for host in others { needed.formUnion(layersWanted[host] ?? []) }
-    let isKnown = others.allSatisfy { layersWanted[$0] != nil }
-    let (disks, keep) = (disks, needed)
-    _ = try? await workers.run {
-      disks.daemon.close(allBut: open)
-      disks.store.removeAll(
-        but: isKnown ? keep : keep.union(disks.store.served), unneededFor: others.isEmpty ? 0 : 10)
-    }
-  }
 }
 
 extension VMDisk {
-  fileprivate var exported: StorageDaemon.Export? {
+  var exported: StorageDaemon.Export? {
     export.map { .init(name: $0, virtualBytes: virtualBytes, layers: base) }
   }
 }
@@ -272,7 +225,9 @@ extension DiskPoint {
   init?(_ disk: VMDescriptor.Disk) {
     var layers: [DiskLayer] = []
     for layer in disk.layers {
-      guard let format = DiskLayer.Format(rawValue: layer.format), DiskLayer.isID(layer.id) else { return nil }
+      guard let format = DiskLayer.Format(rawValue: layer.format), DiskLayer.isID(layer.id) else {
+        return nil
+      }
       layers.append(DiskLayer(id: layer.id, format: format, host: layer.host))
     }
     self.init(virtualBytes: disk.virtualBytes, layers: layers)

@@ -192,6 +192,7 @@ extension ForkService {
       if record.role == .slot {
         await discard(name)
       } else {
+        await completeSnapshots(of: name)
         await endClone(name, .killed, reason: reason)
         await untilGone(name)
       }

@@ -153,7 +153,8 @@ extension ForkService {
       memoryBytes: UInt64(record.memoryBytes), vcpus: record.vcpus,
       kernelPath: record.role == .parent ? record.kernelPath : nil,
       initrdPath: record.role == .parent ? record.initrdPath : nil,
-      kernelCommandLine: record.commandLine, disks: machineDisks(of: record), generationID: record.generationID,
+      kernelCommandLine: record.commandLine, disks: machineDisks(of: record),
+      generationID: record.generationID,
       agentSocketPath: configuration.agentSocketPath(record.name),
       consoleLogPath: configuration.consoleLogPath(record.name),
       environment: environment, cpuLimitPercent: record.cpuLimitPercent)

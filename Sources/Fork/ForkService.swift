@@ -10,7 +10,8 @@ import NIOPosix
 /// The VM-fork service of one host: tickets, the phases of a fork, and the life of clones.
 ///
 /// The actor holds the state; whatever blocks (libvirt, the pager) runs on `workers`. Its files: `+VMs` starts and
-/// stops, `+Disks` does what each step asks of their disks, `+Tickets` grants and joins, `+Fork` forks, `+Snapshots` keeps fork points, `+Ends` ends clones,
+/// stops, `+Disks` does what each step asks of their disks, `+Layers` keeps
+/// what those are made of, `+Tickets` grants and joins, `+Fork` forks, `+Snapshots` keeps fork points, `+Ends` ends clones,
 /// `+Guests` answers programs in guests, `+Adoption` takes over from a daemon that died, `+Views` reports. Over several
 /// hosts: `+Hosts` is a ticket's home, `+Distribution` brings snapshots to hosts, `+Foreign` is the part of a host in
 /// another's ticket, `+Hello` what follows from hosts' coming and going, `+Everywhere` asks all hosts.
@@ -57,6 +58,8 @@ actor ForkService {
   var turns = Turns()
   /// Snapshots on their way to other hosts, or there: by snapshot and host.
   var deliveries: [String: [String: Task<Void, any Error>]] = [:]
+  /// VMs of which layers are being merged; a fork stops that.
+  var merging: Set<String> = []
   /// What hosts need of our disk layers, as each last said.
   var layersWanted: [String: Set<String>] = [:]
   /// Clones of others' tickets that have ended and whose homes have not been told.
@@ -67,7 +70,8 @@ actor ForkService {
 
   init(
     configuration: Configuration, store: Store, hypervisor: any Hypervisor, memtap: MemtapSupervisor,
-    resources: any ResourceManager, cluster: Cluster, disks: HostDisks, loops: MultiThreadedEventLoopGroup, log: Logger
+    resources: any ResourceManager, cluster: Cluster, disks: HostDisks, loops: MultiThreadedEventLoopGroup,
+    log: Logger
   ) {
     self.configuration = configuration
     self.store = store

@@ -25,8 +25,15 @@ public protocol Hypervisor: AnyObject, Sendable {
     _ name: String, deviceState: CInt, disks: [DiskTurn], whileStopped: () throws -> Void
   ) throws -> FreezeTimes
 
-  /// The file that each of the machine's disks is written to.
-  func writtenFiles(_ name: String) throws(HypervisorError) -> [String]
+  /// The files of each of the machine's disks, from the one that is written to down.
+  func diskFiles(_ name: String) throws(HypervisorError) -> [[String]]
+
+  /// Writes what the file `upper` of a disk has into `lower`, the one below it, and takes `upper` out of the disk. Nobody
+  /// else may read `lower`. False: it was called off by `stopMerging` and nothing has changed for the guest.
+  func merge(_ name: String, disk: Int, upper: String, lower: String) throws(HypervisorError) -> Bool
+
+  /// Calls off a merge in progress, if there is one; `merge` returns.
+  func stopMerging(_ name: String)
 
   /// Loads a device state into a slot, whose RAM has been remapped before, and lets it run.
   /// `deviceState` is read from its own offset to its end and may be closed afterwards.

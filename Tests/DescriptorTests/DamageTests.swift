@@ -61,7 +61,8 @@ import Testing
     let bytes = try sampleDescriptor().encode()
     for limits in [
       DescriptorLimits(totalBytes: UInt64(bytes.count) - 1), DescriptorLimits(deviceStateBytes: 3),
-      DescriptorLimits(ramBytes: 255 * 4096), DescriptorLimits(vcpus: 1), DescriptorLimits(disks: 0), DescriptorLimits(layersOfADisk: 1),
+      DescriptorLimits(ramBytes: 255 * 4096), DescriptorLimits(vcpus: 1), DescriptorLimits(disks: 0),
+      DescriptorLimits(layersOfADisk: 1),
     ] {
       #expect(throws: DescriptorError.self) { try VMDescriptor.decode(bytes, limits: limits) }
     }

@@ -53,7 +53,8 @@ final class Lab: Sendable {
   func spec(_ name: String, _ role: MachineSpec.Role, cpuLimitPercent: Int = 0) -> MachineSpec {
     MachineSpec(
       name: name, uuid: Self.randomUUID(), role: role, memoryBytes: TinyGuest.memoryBytes, vcpus: 2,
-      kernelPath: "\(Self.directory)/guest", disks: [.init(path: diskPath, format: .raw, isReadOnly: true)], generationID: Self.randomUUID(),
+      kernelPath: "\(Self.directory)/guest", disks: [.init(path: diskPath, format: .raw, isReadOnly: true)],
+      generationID: Self.randomUUID(),
       agentSocketPath: agentSocketPath(name), consoleLogPath: consolePath(name),
       cpuLimitPercent: cpuLimitPercent)
   }

@@ -47,8 +47,10 @@ public enum LeftBehind {
     let run = below(host.run).filter { !$0.hasSuffix(".lock") }.map { "run/" + $0 }
     let state = below(host.state).filter { path in
       switch path.split(separator: "/")[0] {
-      case "images", "console", "sfd.log", "memtap.log", "snowfork.db", "snowfork.db-wal", "snowfork.db-shm":
+      case "images", "console", "sfd.log", "memtap.log", "storage-daemon.log", "nbdkit.log", "snowfork.db",
+        "snowfork.db-wal", "snowfork.db-shm":
         false
+      case "disks": !path.hasPrefix("disks/empty/")
       case "libvirt":
         path.hasPrefix("libvirt/run/qemu/") && path.hasSuffix(".xml")
           || path.hasPrefix("libvirt/lib/qemu/domain-")

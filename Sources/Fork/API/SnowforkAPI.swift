@@ -25,7 +25,9 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
         .init(
           name: request.name, imageDirectory: request.imageDirectory, memoryBytes: request.memoryBytes,
           vcpus: Int(request.vcpus), cpuLimitPercent: Int(request.cpuLimitPercent),
-          disks: request.disks.map { $0.path.isEmpty ? .empty(virtualBytes: $0.virtualBytes) : .copy(of: $0.path) })
+          disks: request.disks.map {
+            $0.path.isEmpty ? .empty(virtualBytes: $0.virtualBytes) : .copy(of: $0.path)
+          })
       ) { progress in
         try? await response.write(.with { $0.progress = progress.wire })
       }

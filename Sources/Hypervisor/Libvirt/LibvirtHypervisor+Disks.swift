@@ -4,27 +4,115 @@ extension LibvirtHypervisor {
   /// Who QEMU runs as, and must be able to open its files.
   public static let user = EmbeddedRoot.user
 
-  public func writtenFiles(_ name: String) throws(HypervisorError) -> [String] {
+  public func diskFiles(_ name: String) throws(HypervisorError) -> [[String]] {
     let operation = "looking at the disks"
-    return try disks(of: Domain(name, of: connection, operation: operation), operation: operation).map(\.path)
+    return try disks(of: Domain(name, of: connection, operation: operation), operation: operation).map(
+      \.files)
   }
 
-  /// Files and nodes that disks are written to, in the order of the devices.
+  public func merge(
+    _ name: String, disk index: Int, upper: String, lower: String
+  ) throws(HypervisorError) -> Bool {
+    let operation = "merging layers of a disk"
+    let domain = try Domain(name, of: connection, operation: operation)
+    let disks = try disks(of: domain, operation: operation)
+    func failure(_ cause: String) -> HypervisorError {
+      HypervisorError(.failed, operation: operation, machine: name, cause: cause)
+    }
+    guard disks.indices.contains(index), let place = disks[index].files.firstIndex(of: upper), place > 0,
+      disks[index].files.dropFirst(place + 1).first == lower,
+      let top = try node(of: upper, domain, operation), let base = try node(of: lower, domain, operation)
+    else { throw failure("\(upper) does not lie on \(lower)") }
+    try domain.command(
+      """
+      {"execute":"block-commit","arguments":{"job-id":"\(Self.mergeJob)","device":"\(disks[index].node)",\
+      "top-node":"\(top)","base-node":"\(base)","auto-dismiss":false}}
+      """, operation: operation)
+    while true {
+      let answer = try domain.command(#"{"execute":"query-jobs"}"#, operation: operation)
+      let jobs = try? JSONDecoder().decode(JobAnswer.self, from: Data(answer.utf8)).return
+      guard let job = jobs?.first(where: { $0.id == Self.mergeJob }) else { throw failure("its job is gone") }
+      if job.status == "concluded" {
+        try domain.command(
+          #"{"execute":"job-dismiss","arguments":{"id":"\#(Self.mergeJob)"}}"#, operation: operation)
+        if let error = job.error {
+          if error.contains("cancel") { return false }
+          throw failure(error)
+        }
+        break
+      }
+      usleep(5_000)
+    }
+    // A job that was called off at its very end may have ended well.
+    let files = try self.disks(of: domain, operation: operation)[index].files
+    guard !files.contains(upper) else { return false }
+    _ = try? domain.command(
+      #"{"execute":"blockdev-del","arguments":{"node-name":"\#(top)"}}"#, operation: operation)
+    return true
+  }
+
+  public func stopMerging(_ name: String) {
+    guard let domain = try? Domain(name, of: connection, operation: "merging") else { return }
+    _ = try? domain.command(
+      #"{"execute":"job-cancel","arguments":{"id":"\#(Self.mergeJob)"}}"#, operation: "merging")
+  }
+
+  private static let mergeJob = "snowfork-merge"
+
+  private struct JobAnswer: Decodable {
+    struct Job: Decodable {
+      var id: String
+      var status: String
+      var error: String?
+    }
+    var `return`: [Job]
+  }
+
+  /// The node of a qcow2 file that is open.
+  private func node(
+    of path: String, _ domain: Domain, _ operation: String
+  ) throws(HypervisorError) -> String? {
+    let answer = try domain.command(
+      #"{"execute":"query-named-block-nodes","arguments":{"flat":true}}"#, operation: operation)
+    let nodes = try? JSONDecoder().decode(NodeAnswer.self, from: Data(answer.utf8)).return
+    return nodes?.first { $0.drv == "qcow2" && Self.ownFile(of: $0.file) == path }?.nodeName
+  }
+
+  private struct NodeAnswer: Decodable {
+    struct Node: Decodable {
+      var drv: String
+      var file: String
+      var nodeName: String
+      enum CodingKeys: String, CodingKey {
+        case drv, file
+        case nodeName = "node-name"
+      }
+    }
+    var `return`: [Node]
+  }
+
+  /// The nodes that disks are written to, and their files from there down, in the order of the devices.
   private func disks(
     of domain: Domain, operation: String
-  ) throws(HypervisorError) -> [(node: String, path: String)] {
+  ) throws(HypervisorError) -> [(node: String, files: [String])] {
     let answer = try domain.command(#"{"execute":"query-block"}"#, operation: operation)
     do {
       let blocks = try JSONDecoder().decode(BlockAnswer.self, from: Data(answer.utf8)).return
-      var found: [(index: Int, node: String, path: String)] = []
+      var found: [(index: Int, node: String, files: [String])] = []
       for block in blocks {
         // libvirt's alias of the n-th disk is in the device's path in QEMU's tree.
         guard let inserted = block.inserted, let index = Self.index(ofDevice: block.qdev ?? ""),
           let node = inserted.nodeName
         else { continue }
-        found.append((index, node, Self.ownFile(of: inserted.file)))
+        var files: [String] = []
+        var image: BlockAnswer.Image? = inserted.image
+        while let one = image {
+          files.append(Self.ownFile(of: one.filename))
+          image = one.backing.first
+        }
+        found.append((index, node, files))
       }
-      return found.sorted { $0.index < $1.index }.map { ($0.node, $0.path) }
+      return found.sorted { $0.index < $1.index }.map { ($0.node, $0.files) }
     } catch {
       throw HypervisorError(
         .failed, operation: operation, machine: domain.name, cause: "QEMU's answer does not read: \(error)")
@@ -32,7 +120,9 @@ extension LibvirtHypervisor {
   }
 
   private static func index(ofDevice path: String) -> Int? {
-    guard let alias = path.split(separator: "/").first(where: { $0.hasPrefix("virtio-disk") }) else { return nil }
+    guard let alias = path.split(separator: "/").first(where: { $0.hasPrefix("virtio-disk") }) else {
+      return nil
+    }
     return Int(alias.dropFirst("virtio-disk".count))
   }
 
@@ -50,11 +140,24 @@ extension LibvirtHypervisor {
   }
 
   private struct BlockAnswer: Decodable {
+    struct Image: Decodable {
+      var filename: String
+      var backing: [Image]
+      enum CodingKeys: String, CodingKey {
+        case filename
+        case backing = "backing-image"
+      }
+      init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: CodingKeys.self)
+        filename = try container.decode(String.self, forKey: .filename)
+        backing = try container.decodeIfPresent(Image.self, forKey: .backing).map { [$0] } ?? []
+      }
+    }
     struct Inserted: Decodable {
-      var file: String
+      var image: Image
       var nodeName: String?
       enum CodingKeys: String, CodingKey {
-        case file
+        case image
         case nodeName = "node-name"
       }
     }
@@ -91,7 +194,8 @@ extension LibvirtHypervisor {
   }
 
   /// The files are not written to before `make`.
-  func prepare(_ turns: [DiskTurn], of domain: Domain, operation: String) throws(HypervisorError) -> DiskTurns {
+  func prepare(_ turns: [DiskTurn], of domain: Domain, operation: String) throws(HypervisorError) -> DiskTurns
+  {
     var prepared = DiskTurns(domain: domain, operation: operation)
     guard !turns.isEmpty else { return prepared }
     let current = try disks(of: domain, operation: operation)

@@ -12,7 +12,9 @@ struct VMStartCommand: AsyncParsableCommand {
   @Option(help: "RAM: 256M, 1G, or bytes.") var memory = MemorySize(argument: "256M")!
   @Option(help: "Virtual CPUs.") var vcpus: UInt32 = 1
   @Option(
-    help: "A writable disk, /dev/vda and so on: 2G for an empty one, or the path of a qcow2 or raw file that it begins as.")
+    help:
+      "A writable disk, /dev/vda and so on: 2G for an empty one, or the path of a qcow2 or raw file that it begins as."
+  )
   var disk: [DiskArgument] = []
   @Option(help: "The host to run on.") var host: String?
   @Option(help: "The most of one host CPU that it may use, in percent.") var cpuLimit: UInt32?

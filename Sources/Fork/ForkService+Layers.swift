@@ -1,0 +1,150 @@
+import CloneDisk
+import Foundation
+import Hypervisor
+
+/// The layers of disks on this host as a whole: who needs them, which become one, which go.
+extension ForkService {
+  // MARK: the daemon's coming and the storage daemon's going
+
+  /// Exports of VMs that live go on, by the storage daemon that serves them or another.
+  func adoptDisks() async {
+    let exports = guests.values.map(\.record).filter { $0.host == nil && $0.state != .ended }
+      .flatMap { $0.disks ?? [] }.compactMap(\.exported)
+    do {
+      try await locateLayers(of: exports)
+      let daemon = disks.daemon
+      try await workers.run { try daemon.adopt(exports) }
+    } catch {
+      log.error("VMs can not read their disks: \(error)")
+    }
+  }
+
+  /// Replaces a storage daemon that has died, and takes away what nobody needs, as long as this daemon lives.
+  func tendDisks() async {
+    let daemon = disks.daemon
+    for round in 0... {
+      do {
+        try await Task.sleep(for: .milliseconds(500))
+        try await workers.run { try daemon.replaceIfGone() }
+      } catch is CancellationError {
+        return
+      } catch {
+        log.error("VMs can not read their disks: \(error)")
+      }
+      if round.isMultiple(of: 10) { await sweepLayers() }
+      await mergeLayers()
+    }
+  }
+
+  /// Layers of that host which VMs and snapshots here are made of.
+  func layersNeeded(of host: String) -> Set<String> {
+    let points = snapshots.values.flatMap { $0.disks ?? [] }.flatMap(\.layers)
+    let own = guests.values.filter { $0.record.host == nil }.flatMap { $0.record.disks ?? [] }
+      .flatMap { $0.frozen + $0.base }
+    return Set((points + own).filter { $0.host == host }.map(\.id))
+  }
+
+  /// The daemon ends. Without VMs and snapshots nothing of disks is left.
+  func closeDisks() async {
+    let isInUse =
+      guests.values.contains { $0.record.state != .ended && $0.record.host == nil } || !snapshots.isEmpty
+    guard !isInUse else { return }
+    let disks = disks
+    _ = try? await workers.run {
+      disks.daemon.stop()
+      disks.server.stop()
+      disks.store.removeAll(but: [], unneededFor: 0)
+    }
+  }
+
+  /// Files and nodes that nobody refers to, here or on another host, go. What other hosts need they say with each hello;
+  /// of one that has not said hello since this daemon started nothing is known, so nothing that was served goes.
+  func sweepLayers() async {
+    let open = layersRead
+    let own = guests.values.filter { $0.record.host == nil }.flatMap { $0.record.disks ?? [] }
+    var needed = open.union(own.flatMap(\.layerIDs))
+    let others = await cluster.others.map(\.name)
+    for host in others { needed.formUnion(layersWanted[host] ?? []) }
+    let isKnown = others.allSatisfy { layersWanted[$0] != nil }
+    let (disks, keep) = (disks, needed)
+    _ = try? await workers.run {
+      disks.daemon.close(allBut: open)
+      disks.store.removeAll(
+        but: isKnown ? keep : keep.union(disks.store.served), unneededFor: 10)
+      if disks.store.served.isEmpty { disks.server.stop() }
+    }
+  }
+
+  // MARK: merge
+
+  /// Layers of a VM that nobody else has become one, so that a VM that is forked again and again has not ever more.
+  func mergeLayers() async {
+    for (name, guest) in guests where guest.record.host == nil && guest.record.state == .running {
+      for (index, disk) in (guest.record.disks ?? []).enumerated() where disk.frozen.count > 1 {
+        while await mergeLayers(of: name, disk: index) {}
+      }
+    }
+  }
+
+  /// False: there is nothing more to merge, or not now.
+  private func mergeLayers(of name: String, disk index: Int) async -> Bool {
+    guard let disk = guests[name]?.record.disks?[index], mergeable(disk, of: name) != nil, turns.take(name)
+    else {
+      return false
+    }
+    let isMerged = await mergeInTurn(name, disk: index)
+    turns.leave(name)
+    // Those of which this VM is the parent were left alone meanwhile.
+    await removeUnusedSnapshots()
+    return isMerged
+  }
+
+  /// Two neighbours that nobody else reads; from below, where the oldest are.
+  private func mergeable(_ disk: VMDisk, of name: String) -> (upper: String, lower: String)? {
+    let shared = layersShared(besides: name)
+    for lower in disk.frozen.indices.dropFirst().reversed() {
+      let pair = (upper: disk.frozen[lower - 1].id, lower: disk.frozen[lower].id)
+      if !shared.contains(pair.upper), !shared.contains(pair.lower) { return pair }
+    }
+    return nil
+  }
+
+  private func mergeInTurn(_ name: String, disk index: Int) async -> Bool {
+    guard let disk = guests[name]?.record.disks?[index], let pair = mergeable(disk, of: name) else {
+      return false
+    }
+    let (disks, open) = (disks, layersRead)
+    let (upper, lower) = (disks.store.layerPath(pair.upper), disks.store.layerPath(pair.lower))
+    merging.insert(name)
+    defer { merging.remove(name) }
+    do {
+      let isMerged = try await withHypervisor {
+        disks.daemon.close(allBut: open)
+        return try $0.merge(name, disk: index, upper: upper, lower: lower)
+      }
+      guard isMerged else { return false }
+      guests[name]?.record.disks?[index].frozen.removeAll { $0.id == pair.upper }
+      await save(name)
+      disks.store.remove(pair.upper)
+      return true
+    } catch {
+      log.error("cannot merge layers of \(name): \(error)")
+      return false
+    }
+  }
+
+  /// Layers that the storage daemon reads, or may be asked to.
+  private var layersRead: Set<String> {
+    let points = snapshots.values.flatMap { $0.disks ?? [] }.flatMap(\.layers)
+    let own = guests.values.filter { $0.record.host == nil }.flatMap { $0.record.disks ?? [] }.flatMap(\.base)
+    return Set((points + own).map(\.id))
+  }
+
+  /// Layers that clones, snapshots or other hosts read.
+  private func layersShared(besides name: String) -> Set<String> {
+    let points = snapshots.values.flatMap { $0.disks ?? [] }.flatMap(\.layers).map(\.id)
+    let others = guests.values.filter { $0.record.name != name && $0.record.host == nil }
+      .flatMap { $0.record.disks ?? [] }.flatMap(\.layerIDs)
+    return Set(points + others).union(layersWanted.values.joined()).union(disks.store.served)
+  }
+}
