@@ -83,6 +83,9 @@ public final class StorageDaemon: Sendable {
     self.log = log
   }
 
+  /// Lets go of it, as a daemon's end does; it goes on.
+  public func disconnect() { state.withLock { $0.monitor = nil } }
+
   /// Takes over one that runs, and gives it what an earlier daemon's VMs need. None is started for nothing.
   public func adopt(_ exports: [Export]) throws {
     try state.withLock { state in
@@ -236,14 +239,22 @@ public final class StorageDaemon: Sendable {
     throw DiskError("qemu-storage-daemon did not start; see \(paths.log)")
   }
 
-  /// Of the layers that could be open, those that an earlier daemon has left open.
+  /// Of the exports' layers, those that an earlier daemon has left open. Others that it opened are closed.
   private func knownLayers(_ state: State, _ monitor: Monitor) throws -> [DiskLayer] {
-    let nodes = Set(
-      try monitor.run("query-named-block-nodes").elements.compactMap { $0["node-name"]?.string })
+    let nodes = Set(try monitor.run("query-named-block-nodes").elements.compactMap { $0["node-name"]?.string })
     var seen: Set<String> = []
-    return state.exports.values.flatMap { $0.layers.reversed() }.filter {
+    let known = state.exports.values.flatMap { $0.layers.reversed() }.filter {
       nodes.contains(Self.node($0)) && seen.insert($0.id).inserted
     }
+    var unknown = nodes.filter { $0.first == "l" && !seen.contains(String($0.dropFirst())) }
+    // Each stands on those below it.
+    while let node = unknown.first(where: { (try? monitor.run("blockdev-del", ["node-name": .string($0)])) != nil }) {
+      unknown.remove(node)
+      for kind in ["r", "n"] where nodes.contains(kind + node.dropFirst()) {
+        try monitor.run("blockdev-del", ["node-name": .string(kind + node.dropFirst())])
+      }
+    }
+    return known
   }
 
   func layersHost(_ layer: DiskLayer) -> Bool { layer.host == ownHost }

@@ -155,7 +155,7 @@ extension ForkService {
   }
 
   /// The storage daemon learns where the layers of other hosts are.
-  private func locateLayers(of exports: [StorageDaemon.Export]) async throws {
+  func locateLayers(of exports: [StorageDaemon.Export]) async throws {
     let here = await cluster.host
     for host in Set(exports.flatMap(\.layers).map(\.host)) where host != here {
       guard let member = await cluster.members[host], !member.isRemoved else {

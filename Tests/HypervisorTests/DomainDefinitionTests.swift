@@ -65,14 +65,15 @@ import Testing
             <controller type='usb' model='none'/>
             <controller type='virtio-serial' index='0'/>
             <disk type='file' device='disk'>
-              <driver name='qemu' type='qcow2'/>
-              <source file='/images/root.qcow2'/>
+              <driver name='qemu' type='qcow2' cache='unsafe' error_policy='report' rerror_policy='report' discard='unmap'/>
+              <source file='/disks/1'/>
+              <backingStore/>
               <target dev='vda' bus='virtio'/>
-              <readonly/>
             </disk>
             <disk type='file' device='disk'>
-              <driver name='qemu' type='raw'/>
+              <driver name='qemu' type='raw' cache='unsafe' error_policy='report' rerror_policy='report' discard='unmap'/>
               <source file='/images/data.raw'/>
+              <backingStore/>
               <target dev='vdb' bus='virtio'/>
               <readonly/>
             </disk>

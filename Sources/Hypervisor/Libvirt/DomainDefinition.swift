@@ -133,25 +133,10 @@ package struct DomainDefinition {
       ])
   }
 
-  /// Its file goes with the machine, so nothing waits for it to reach the host's disk. Where it has no backing that is said,
-  /// or libvirt looks into the file. Errors are the guest's to know.
+  /// Its file goes with the machine, so nothing waits for it to reach the host's disk; what it lies on is put under it before
+  /// the machine runs. Errors are the guest's to know.
   private func disk(_ index: Int, _ disk: MachineDisk) -> XMLElement {
     let letter = String(UnicodeScalar(UInt8(ascii: "a") + UInt8(index)))
-    var backing = XMLElement("backingStore")
-    if let below = disk.backing {
-      backing = XMLElement(
-        "backingStore", [("type", "network")],
-        children: [
-          XMLElement("format", [("type", "raw")]),
-          XMLElement(
-            "source", [("protocol", "nbd"), ("name", below.export)],
-            children: [
-              XMLElement("host", [("transport", "unix"), ("socket", below.socketPath)]),
-              XMLElement("reconnect", [("delay", "\(below.reconnectSeconds)")]),
-            ]),
-          XMLElement("backingStore"),
-        ])
-    }
     return XMLElement(
       "disk", [("type", "file"), ("device", "disk")],
       children: [
@@ -162,7 +147,7 @@ package struct DomainDefinition {
             ("error_policy", "report"), ("rerror_policy", "report"), ("discard", "unmap"),
           ]),
         XMLElement("source", [("file", disk.path)]),
-        backing,
+        XMLElement("backingStore"),
         XMLElement("target", [("dev", "vd\(letter)"), ("bus", "virtio")]),
       ] + (disk.isReadOnly ? [XMLElement("readonly")] : []))
   }

@@ -168,6 +168,35 @@ extension LibvirtHypervisor {
     var `return`: [Block]
   }
 
+  /// Connects to the servers of what disks lie on, before the machine runs. libvirt 9.0 can do that too, but not say how long a
+  /// read waits for a server that is gone.
+  func back(_ disks: [MachineDisk], of domain: Domain, operation: String) throws(HypervisorError) {
+    guard disks.contains(where: { $0.backing != nil }) else { return }
+    let known = try self.disks(of: domain, operation: operation)
+    for (index, disk) in disks.enumerated() {
+      guard let backing = disk.backing else { continue }
+      guard known.indices.contains(index) else {
+        throw HypervisorError(
+          .failed, operation: operation, machine: domain.name, cause: "it has no disk \(index)")
+      }
+      let below = "below-\(index)"
+      // libvirt's names: libvirt-1-format on libvirt-1-storage.
+      let fileNode = known[index].node.replacingOccurrences(of: "-format", with: "-storage")
+      try domain.command(
+        """
+        {"execute":"blockdev-add","arguments":{"driver":"nbd","node-name":"\(below)","read-only":true,\
+        "server":{"type":"unix","path":"\(backing.socketPath)"},"export":"\(backing.export)",\
+        "reconnect-delay":\(backing.reconnectSeconds)}}
+        """, operation: operation)
+      try domain.command(
+        """
+        {"execute":"blockdev-reopen","arguments":{"options":[{"driver":"qcow2","node-name":"\(known[index].node)",\
+        "file":"\(fileNode)","backing":"\(below)","read-only":false,"discard":"unmap",\
+        "cache":{"direct":false,"no-flush":true}}]}}
+        """, operation: operation)
+    }
+  }
+
   /// New files, opened and ready to be put over what disks are written to now (QEMU, docs/interop/
   /// live-block-operations): one command while the machine stands still.
   struct DiskTurns {

@@ -63,17 +63,25 @@ public final class LibvirtHypervisor: Hypervisor {
         .nameTaken, operation: operation, machine: spec.name, cause: "a machine of this name exists")
     }
     let xml = DomainDefinition(spec, accelerator: accelerator.accelerator).xml
-    let flags = spec.role == .slot ? VIR_DOMAIN_START_PAUSED.rawValue : VIR_DOMAIN_NONE.rawValue
+    let hasBacking = spec.disks.contains { $0.backing != nil }
+    let flags =
+      spec.role == .slot || hasBacking ? VIR_DOMAIN_START_PAUSED.rawValue : VIR_DOMAIN_NONE.rawValue
     guard let pointer = virDomainCreateXML(connection.pointer, xml, flags) else {
       let error = HypervisorError.last(operation, machine: spec.name)
       removeLog(of: spec.name)
       throw error
     }
     let domain = Domain(taking: pointer)
-    do {
+    do throws(HypervisorError) {
       try domain.prepareForMigration(operation: operation)
+      try back(spec.disks, of: domain, operation: operation)
       // QEMU keeps this in mind until the device state is there; libvirt goes on showing a paused domain.
-      if spec.role == .slot { try domain.command(#"{"execute":"cont"}"#, operation: operation) }
+      if spec.role == .slot {
+        try domain.command(#"{"execute":"cont"}"#, operation: operation)
+      } else if hasBacking, virDomainResume(domain.pointer) != 0 {
+        let error: HypervisorError = .last(operation, machine: spec.name)
+        throw error
+      }
       if spec.cpuLimitPercent > 0 {
         try CPULimit(machine: spec.name).apply(percent: spec.cpuLimitPercent, pid: processID(of: spec.name))
       }

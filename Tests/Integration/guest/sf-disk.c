@@ -1,8 +1,9 @@
 /* sf-disk DEVICE MIB CLONES FORKS
  *
- * Writes blocks of the device without rest, some of them with O_DIRECT, some synced and some not, and forks FORKS times while it does.
- * Each clone finds every block as the program's memory says that it was written last, then without the page cache too,
- * overwrites all and finds that. Prints "VMID exited 0 wrong B on disk D own O" for each clone, and "parent wrong P": blocks. */
+ * Writes blocks of the device without rest, some with O_DIRECT, some synced and some not, and forks FORKS times
+ * meanwhile. Each clone finds every block as the program's memory says that it was written last, then without the page
+ * cache too, overwrites all and finds that. Prints "VMID exited 0 wrong B on disk D own O" for each clone, and "parent
+ * wrong P": blocks. */
 #define _GNU_SOURCE
 #include "pattern.h"
 #include "report.h"
