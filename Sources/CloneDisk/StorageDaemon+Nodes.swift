@@ -62,9 +62,9 @@ extension StorageDaemon {
   func open(_ layers: [DiskLayer], _ state: inout State, _ monitor: Monitor) throws {
     var below: DiskLayer?
     for layer in layers.reversed() {
-      if !state.open.contains(layer) {
+      if !state.open.contains(layer.id) {
         try add(layer, over: below, state, monitor)
-        state.open.append(layer)
+        state.open.insert(layer.id)
       }
       below = layer
     }
@@ -91,7 +91,7 @@ extension StorageDaemon {
       options = .object(members)
     }
     do { try monitor.run("blockdev-add", options) } catch {
-      if !layersHost(layer) { try? deleteRemote(layer, monitor) }
+      deleteRemote(layer.id, monitor)
       throw error
     }
   }
@@ -143,13 +143,14 @@ extension StorageDaemon {
     }
   }
 
-  func delete(_ layer: DiskLayer, _ monitor: Monitor) throws {
-    try monitor.run("blockdev-del", ["node-name": .string(Self.node(layer))])
-    if !layersHost(layer) { try deleteRemote(layer, monitor) }
+  func delete(_ layer: String, _ monitor: Monitor) throws {
+    try monitor.run("blockdev-del", ["node-name": .string("l" + layer)])
+    deleteRemote(layer, monitor)
   }
 
-  private func deleteRemote(_ layer: DiskLayer, _ monitor: Monitor) throws {
-    for node in ["r", "n"] { try monitor.run("blockdev-del", ["node-name": .string(node + layer.id)]) }
+  /// Layers of this host have no such nodes.
+  private func deleteRemote(_ layer: String, _ monitor: Monitor) {
+    for kind in ["r", "n"] { _ = try? monitor.run("blockdev-del", ["node-name": .string(kind + layer)]) }
   }
 
   /// An export goes when its last connection is closed, which "hard" does, but not at once.

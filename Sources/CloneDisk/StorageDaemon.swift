@@ -69,8 +69,8 @@ public final class StorageDaemon: Sendable {
   struct State {
     var monitor: Monitor?
     var exports: [String: Export] = [:]
-    /// Layers that have nodes.
-    var open: [DiskLayer] = []
+    /// Layers that have nodes, by id.
+    var open: Set<String> = []
     var sources: [String: Source] = [:]
   }
 
@@ -176,10 +176,9 @@ public final class StorageDaemon: Sendable {
     state.withLock { state in
       guard let monitor = state.monitor else { return }
       let used = Set(state.exports.values.flatMap(\.layers).map(\.id)).union(needed)
-      // Uppermost first: they were opened from below.
-      for layer in state.open.reversed() where !used.contains(layer.id) {
-        guard (try? delete(layer, monitor)) != nil else { continue }
-        state.open.removeAll { $0 == layer }
+      // Each stands on those below it.
+      while let gone = state.open.subtracting(used).first(where: { (try? delete($0, monitor)) != nil }) {
+        state.open.remove(gone)
       }
     }
   }
@@ -209,10 +208,9 @@ public final class StorageDaemon: Sendable {
       monitor = known
     } else {
       monitor = try start()
-      state.open = []
     }
     state.monitor = monitor
-    state.open = try knownLayers(state, monitor)
+    state.open = try openLayers(monitor)
     for export in state.exports.values { try make(export, &state, monitor) }
     return monitor
   }
@@ -239,22 +237,10 @@ public final class StorageDaemon: Sendable {
     throw DiskError("qemu-storage-daemon did not start; see \(paths.log)")
   }
 
-  /// Of the exports' layers, those that an earlier daemon has left open. Others that it opened are closed.
-  private func knownLayers(_ state: State, _ monitor: Monitor) throws -> [DiskLayer] {
-    let nodes = Set(try monitor.run("query-named-block-nodes").elements.compactMap { $0["node-name"]?.string })
-    var seen: Set<String> = []
-    let known = state.exports.values.flatMap { $0.layers.reversed() }.filter {
-      nodes.contains(Self.node($0)) && seen.insert($0.id).inserted
-    }
-    var unknown = nodes.filter { $0.first == "l" && !seen.contains(String($0.dropFirst())) }
-    // Each stands on those below it.
-    while let node = unknown.first(where: { (try? monitor.run("blockdev-del", ["node-name": .string($0)])) != nil }) {
-      unknown.remove(node)
-      for kind in ["r", "n"] where nodes.contains(kind + node.dropFirst()) {
-        try monitor.run("blockdev-del", ["node-name": .string(kind + node.dropFirst())])
-      }
-    }
-    return known
+  /// An earlier daemon may have opened some.
+  private func openLayers(_ monitor: Monitor) throws -> Set<String> {
+    let nodes = try monitor.run("query-named-block-nodes").elements.compactMap { $0["node-name"]?.string }
+    return Set(nodes.filter { $0.first == "l" }.map { String($0.dropFirst()) })
   }
 
   func layersHost(_ layer: DiskLayer) -> Bool { layer.host == ownHost }

@@ -235,6 +235,9 @@ extension LibvirtHypervisor {
           .failed, operation: operation, machine: domain.name, cause: "it has no disk \(turn.index)")
       }
       do {
+        // Whoever prepared for it before may have died.
+        _ = try? domain.command(
+          #"{"execute":"blockdev-del","arguments":{"node-name":"\#(turn.node)"}}"#, operation: operation)
         try domain.command(
           """
           {"execute":"blockdev-add","arguments":{"driver":"qcow2","node-name":"\(turn.node)","backing":null,\
