@@ -77,20 +77,16 @@ public final class LayerStore: Sendable {
     if symlink(file, link) != 0, errno != EEXIST { throw SystemError("symlink", subject: link, errno: errno) }
   }
 
-  /// The layer's length in bytes, as a file.
-  func fileBytes(_ id: String) throws -> UInt64 {
-    var status = stat()
-    try systemCall("stat", subject: layerPath(id)) { stat(layerPath(id), &status) }
-    return UInt64(status.st_size)
-  }
+  /// What a file of this host takes on its disk; 0 of what the user named.
+  public func layerBytes(_ id: String) -> UInt64 { Self.allocatedBytes(layerPath(id)) }
 
-  /// What the layer, or what came of it, takes on this host's disk.
-  public func allocatedBytes(_ id: String) -> UInt64 {
+  /// What has come of another host's layer.
+  public func cachedBytes(_ id: String) -> UInt64 { Self.allocatedBytes(cachePath(id)) }
+
+  private static func allocatedBytes(_ path: String) -> UInt64 {
     var status = stat()
-    for path in [layerPath(id), cachePath(id)] where lstat(path, &status) == 0 {
-      return status.st_mode & S_IFMT == S_IFLNK ? 0 : UInt64(status.st_blocks) * 512
-    }
-    return 0
+    guard lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { return 0 }
+    return UInt64(status.st_blocks) * 512
   }
 
   /// A file that only its VM has used, which has gone.

@@ -132,7 +132,8 @@ extension StorageDaemon {
         [
           "driver": "copy-on-read", "node-name": .string("r" + layer.id),
           "file": [
-            "driver": "qcow2", "backing": .string(network), "cache": ["no-flush": true],
+            "driver": "qcow2", "node-name": .string("c" + layer.id), "backing": .string(network),
+            "cache": ["no-flush": true],
             "file": ["driver": "file", "filename": .string(cache), "cache": ["no-flush": true]],
           ],
         ])

@@ -142,6 +142,26 @@ public final class StorageDaemon: Sendable {
     }
   }
 
+  /// Brings all of these layers here in the background, at most so fast; 0: as fast as it goes. Idempotent.
+  public func fetchAll(_ layers: [DiskLayer], bytesPerSecond: Int64) throws {
+    try state.withLock { state in
+      try again(&state) { state, monitor in
+        for layer in layers where !layersHost(layer) && state.open.contains(layer.id) {
+          do {
+            try monitor.run(
+              "block-stream",
+              [
+                "job-id": .string("s" + layer.id), "device": .string("c" + layer.id),
+                "speed": .int(bytesPerSecond),
+              ])
+          } catch is Monitor.Refused {
+            // It is being fetched, or has been.
+          }
+        }
+      }
+    }
+  }
+
   /// Idempotent; whoever reads from it has gone.
   public func remove(_ name: String) {
     state.withLock { state in
@@ -234,7 +254,7 @@ public final class StorageDaemon: Sendable {
       if DetachedProcess.hasExited(pid) { break }
       usleep(5_000)
     }
-    throw DiskError("qemu-storage-daemon did not start; see \(paths.log)")
+    throw DiskError("qemu-storage-daemon did not start: \(lastLine(of: paths.log))")
   }
 
   /// An earlier daemon may have opened some.

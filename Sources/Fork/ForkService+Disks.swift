@@ -145,6 +145,17 @@ extension ForkService {
     try await workers.run { for point in points { try daemon.open(point.layers) } }
   }
 
+  /// `--push`: all of the snapshot's layers come here in the background.
+  func fetchLayers(of snapshot: SnapshotRecord) async throws {
+    let layers = (snapshot.disks ?? []).flatMap(\.layers)
+    guard !layers.isEmpty else { return }
+    let daemon = disks.daemon
+    try await workers.run { try daemon.fetchAll(layers, bytesPerSecond: Self.pushBytesPerSecond) }
+  }
+
+  /// Low: what guests read goes first.
+  private static let pushBytesPerSecond: Int64 = 32 << 20
+
   /// Lets other hosts read those of the snapshot's layers that are here.
   func serveLayers(of snapshot: SnapshotRecord) async throws {
     guard let points = snapshot.disks, let own = await cluster.own else { return }

@@ -92,6 +92,7 @@ extension ForkService {
     return try await statistics(of: target).map { target in
       var stats = target.wire
       stats.host = host
+      stats.disk = diskStatistics(of: stats)
       return stats
     }
   }
@@ -108,6 +109,7 @@ extension ForkService {
       for stats in elsewhere where names.contains(stats.name) && stats.kind == "clone" { sum.add(stats) }
       for stats in elsewhere where stats.kind == "snapshot" && stats.name == record.snapshot {
         sum.bytesReceived += stats.bytesReceived
+        sum.disk.fetchedBytes += stats.disk.fetchedBytes
       }
       return [sum]
     }
@@ -183,6 +185,8 @@ extension Snowfork_V1_Stats {
     faults += other.faults
     faultUs.keepWorst(other.faultUs)
     remoteFaultUs.keepWorst(other.remoteFaultUs)
+    disk.bytes += other.disk.bytes
+    disk.fetchedBytes += kind == "snapshot" ? other.disk.fetchedBytes : 0
   }
 }
 

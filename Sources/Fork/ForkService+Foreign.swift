@@ -117,6 +117,7 @@ extension ForkService {
         existing: described.existingPages.map { .init(first: UInt32($0.first), count: UInt32($0.count)) },
         origin: PageOrigin(header.origin), localAddress: own.address, push: header.push)
       try await memtap.run { try $0.attach(remote) }
+      if header.push { try await fetchLayers(of: record) }
     } catch {
       try? FileManager.default.removeItem(atPath: directory)
       throw ForkError.wrap("cannot take snapshot \(id)", error)

@@ -1,6 +1,7 @@
 import CloneDisk
 import Foundation
 import Hypervisor
+import Wire
 
 /// The layers of disks on this host as a whole: who needs them, which become one, which go.
 extension ForkService {
@@ -12,8 +13,12 @@ extension ForkService {
       .flatMap { $0.disks ?? [] }.compactMap(\.exported)
     do {
       try await locateLayers(of: exports)
-      let daemon = disks.daemon
-      try await workers.run { try daemon.adopt(exports) }
+      let disks = disks
+      try await workers.run { try disks.daemon.adopt(exports) }
+      if let own = await cluster.own, !disks.store.served.isEmpty {
+        let port = configuration.diskPort
+        try await workers.run { try disks.server.serve([], address: own.address, port: port) }
+      }
     } catch {
       log.error("VMs can not read their disks: \(error)")
     }
@@ -21,11 +26,14 @@ extension ForkService {
 
   /// Replaces a storage daemon that has died, and takes away what nobody needs, as long as this daemon lives.
   func tendDisks() async {
-    let daemon = disks.daemon
+    let disks = disks
     for round in 0... {
       do {
         try await Task.sleep(for: .milliseconds(500))
-        try await workers.run { try daemon.replaceIfGone() }
+        try await workers.run {
+          try disks.daemon.replaceIfGone()
+          try disks.server.replaceIfGone()
+        }
       } catch is CancellationError {
         return
       } catch {
@@ -33,6 +41,22 @@ extension ForkService {
       }
       if round.isMultiple(of: 10) { await sweepLayers() }
       await mergeLayers()
+    }
+  }
+
+  /// Of a VM its own files, of a snapshot its layers; of a ticket those of its clones here, and what came for them.
+  func diskStatistics(of stats: Snowfork_V1_Stats) -> Snowfork_V1_DiskStats {
+    let vms =
+      stats.kind == "ticket" ? machines(of: stats.name) : [guests[stats.name]?.record].compactMap(\.self)
+    let known = vms.filter { $0.host == nil }.flatMap { $0.disks ?? [] }
+    let points = snapshots[stats.name]?.disks ?? []
+    let own = Set(known.flatMap { [$0.active] + $0.frozen.map(\.id) })
+    let below = Set(known.flatMap { $0.base.map(\.id) } + points.flatMap { $0.layers.map(\.id) })
+    let store = disks.store
+    return .with {
+      $0.layers = UInt32(own.count + below.count)
+      $0.bytes = own.union(points.isEmpty ? [] : below).reduce(0) { $0 + store.layerBytes($1) }
+      $0.fetchedBytes = below.reduce(0) { $0 + store.cachedBytes($1) }
     }
   }
 

@@ -24,7 +24,8 @@ final class DiskHost {
   private static func disks(_ directory: String, _ name: String, _ certificates: String) throws -> HostDisks {
     try HostDisks(
       .init(
-        directory: directory + "/disks", logs: directory, sockets: directory + "/s", certificates: certificates),
+        directory: directory + "/disks", logs: directory, sockets: directory + "/s",
+        certificates: certificates),
       ownHost: name, owner: "root", log: Logger(label: "test"))
   }
 
@@ -37,7 +38,9 @@ final class DiskHost {
   /// A file of the user's: each byte of block n of 64 KiB is n.
   func file(blocks: Int) throws -> String {
     let path = directory + "/image.raw"
-    let data = (0..<blocks).reduce(into: Data()) { $0.append(Data(repeating: UInt8($1 & 255), count: 1 << 16)) }
+    let data = (0..<blocks).reduce(into: Data()) {
+      $0.append(Data(repeating: UInt8($1 & 255), count: 1 << 16))
+    }
     try data.write(to: URL(fileURLWithPath: path))
     return path
   }

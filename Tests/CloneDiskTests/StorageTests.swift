@@ -70,15 +70,27 @@ import Testing
     here.disks.daemon.setSource(.init(address: "127.0.0.1", port: port, tlsName: "h1.test"), of: "h1")
     try here.disks.daemon.add(.init(name: "e", virtualBytes: bytes, layers: [layer]))
     #expect(try here.reads("e", blocks: 0..<Self.blocks / 2) == true)
-    #expect(here.disks.store.allocatedBytes(layer.id) < bytes, "only what was read has come")
+    #expect(here.disks.store.cachedBytes(layer.id) < bytes, "only what was read has come")
 
     // What was read is here; what was not comes again when the origin does.
     let server = try #require(origin.pid(of: "nbdkit"))
     kill(server, SIGKILL)
     while kill(server, 0) == 0, origin.pid(of: "nbdkit") == server { usleep(1000) }
     #expect(try here.reads("e", blocks: 0..<Self.blocks / 2) == true)
-    try origin.disks.server.serve([layer.id], address: "127.0.0.1", port: port)
+    // Its port is free a moment after it has ended.
+    while (try? origin.disks.server.replaceIfGone()) == nil { usleep(1000) }
     #expect(try here.reads("e", blocks: 0..<Self.blocks) == true)
+
+    // All of it can be brought, and then the origin is not needed.
+    let third = try origin.disks.store.adopt(origin.directory + "/image.raw", host: "h1").layer
+    try origin.disks.server.serve([third.id], address: "127.0.0.1", port: port)
+    try here.disks.daemon.add(.init(name: "pushed", virtualBytes: bytes, layers: [third]))
+    try here.disks.daemon.fetchAll([third], bytesPerSecond: 0)
+    while here.disks.store.cachedBytes(third.id) < bytes { usleep(1000) }
+    origin.disks.server.stop()
+    #expect(try here.reads("pushed", blocks: 0..<Self.blocks) == true)
+    try origin.disks.server.serve([], address: "127.0.0.1", port: port)
+    here.disks.daemon.remove("pushed")
 
     // Who does not know the id, or is of another cluster, gets nothing.
     let unknown = DiskLayer(id: DiskLayer.newID(), format: .raw, host: "h1")

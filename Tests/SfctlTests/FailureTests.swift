@@ -30,13 +30,6 @@ import Testing
     try await expect("join t1 --timeout 0.5", 1, "waited 0.5 s for t1: 2 clones run on. Wait longer.")
   }
 
-  @Test func writableDisk() async throws {
-    try await expect(
-      "vm start a --disk 1G", 4,
-      "cannot give a a disk: this release has no writable disks. "
-        + "Leave --disk out: the images' root file systems lie in RAM and can be written there.")
-  }
-
   /// The figures of the others are still printed.
   @Test func aLostCloneIsAFailure() async throws {
     try await FakeDaemon.serving { sfctl in

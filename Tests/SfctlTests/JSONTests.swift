@@ -39,7 +39,8 @@ import Testing
   }
 
   private static let ticket =
-    #"{"bytes_received":9,"fault_us":{"max":99,"p50":12,"p99":30},"faults":110,"host":"h1","kind":"ticket","#
+    #"{"bytes_received":9,"disk":{"bytes":4096,"fetched_bytes":8192,"layers":3},"#
+    + #""fault_us":{"max":99,"p50":12,"p99":30},"faults":110,"host":"h1","kind":"ticket","#
     + #""mcdist":{"bytes_sent":6,"dropped":7,"lockstep_suppressed":3,"rate_limit_bytes_per_s":5,"#
     + #""requests":1,"retransmitted":4,"served":2},"name":"t1","pages_avoided":7,"pages_fetched":100,"#
     + #""pages_prefetched":900,"pages_present":1000,"pages_pushed":11,"pages_shared":8,"#

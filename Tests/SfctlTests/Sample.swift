@@ -109,6 +109,11 @@ enum Sample {
       $0.max = 99
     }
     $0.preimagesSaved = 5
+    $0.disk = .with {
+      $0.layers = 3
+      $0.bytes = 4096
+      $0.fetchedBytes = 8192
+    }
     $0.host = "h1"
     $0.snapshot = "s1"
     $0.transport = "unicast"

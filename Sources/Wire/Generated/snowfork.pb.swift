@@ -917,11 +917,39 @@ public nonisolated struct Snowfork_V1_Stats: @unchecked Sendable {
     set {_uniqueStorage()._whole = newValue}
   }
 
+  public var disk: Snowfork_V1_DiskStats {
+    get {_storage._disk ?? Snowfork_V1_DiskStats()}
+    set {_uniqueStorage()._disk = newValue}
+  }
+  /// Returns true if `disk` has been explicitly set.
+  public var hasDisk: Bool {_storage._disk != nil}
+  /// Clears the value of `disk`. Subsequent reads from it will return its default value.
+  public mutating func clearDisk() {_uniqueStorage()._disk = nil}
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
   fileprivate var _storage = _StorageClass.defaultInstance
+}
+
+public nonisolated struct Snowfork_V1_DiskStats: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// files that the VM's or snapshot's disks are made of
+  public var layers: UInt32 = 0
+
+  /// that those of this host occupy
+  public var bytes: UInt64 = 0
+
+  /// that have come of other hosts' layers
+  public var fetchedBytes: UInt64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
 }
 
 public nonisolated struct Snowfork_V1_ListHostsRequest: Sendable {
@@ -2869,7 +2897,7 @@ nonisolated extension Snowfork_V1_McdistStats: SwiftProtobuf.Message, SwiftProto
 
 nonisolated extension Snowfork_V1_Stats: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Stats"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}kind\0\u{3}pages_total\0\u{3}pages_present\0\u{3}pages_fetched\0\u{3}pages_prefetched\0\u{3}pages_avoided\0\u{3}pages_shared\0\u{3}bytes_received\0\u{1}faults\0\u{3}fault_us\0\u{3}remote_fault_us\0\u{1}mcdist\0\u{3}preimages_saved\0\u{1}host\0\u{1}snapshot\0\u{1}transport\0\u{3}transport_reason\0\u{3}pages_pushed\0\u{1}whole\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}kind\0\u{3}pages_total\0\u{3}pages_present\0\u{3}pages_fetched\0\u{3}pages_prefetched\0\u{3}pages_avoided\0\u{3}pages_shared\0\u{3}bytes_received\0\u{1}faults\0\u{3}fault_us\0\u{3}remote_fault_us\0\u{1}mcdist\0\u{3}preimages_saved\0\u{1}host\0\u{1}snapshot\0\u{1}transport\0\u{3}transport_reason\0\u{3}pages_pushed\0\u{1}whole\0\u{1}disk\0")
 
   fileprivate class _StorageClass {
     var _name: String = String()
@@ -2892,6 +2920,7 @@ nonisolated extension Snowfork_V1_Stats: SwiftProtobuf.Message, SwiftProtobuf._M
     var _transportReason: String = String()
     var _pagesPushed: UInt64 = 0
     var _whole: Bool = false
+    var _disk: Snowfork_V1_DiskStats? = nil
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -2922,6 +2951,7 @@ nonisolated extension Snowfork_V1_Stats: SwiftProtobuf.Message, SwiftProtobuf._M
       _transportReason = source._transportReason
       _pagesPushed = source._pagesPushed
       _whole = source._whole
+      _disk = source._disk
     }
   }
 
@@ -2960,6 +2990,7 @@ nonisolated extension Snowfork_V1_Stats: SwiftProtobuf.Message, SwiftProtobuf._M
         case 18: try { try decoder.decodeSingularStringField(value: &_storage._transportReason) }()
         case 19: try { try decoder.decodeSingularUInt64Field(value: &_storage._pagesPushed) }()
         case 20: try { try decoder.decodeSingularBoolField(value: &_storage._whole) }()
+        case 21: try { try decoder.decodeSingularMessageField(value: &_storage._disk) }()
         default: break
         }
       }
@@ -3032,6 +3063,9 @@ nonisolated extension Snowfork_V1_Stats: SwiftProtobuf.Message, SwiftProtobuf._M
       if _storage._whole != false {
         try visitor.visitSingularBoolField(value: _storage._whole, fieldNumber: 20)
       }
+      try { if let v = _storage._disk {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 21)
+      } }()
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -3061,10 +3095,51 @@ nonisolated extension Snowfork_V1_Stats: SwiftProtobuf.Message, SwiftProtobuf._M
         if _storage._transportReason != rhs_storage._transportReason {return false}
         if _storage._pagesPushed != rhs_storage._pagesPushed {return false}
         if _storage._whole != rhs_storage._whole {return false}
+        if _storage._disk != rhs_storage._disk {return false}
         return true
       }
       if !storagesAreEqual {return false}
     }
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Snowfork_V1_DiskStats: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".DiskStats"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}layers\0\u{1}bytes\0\u{3}fetched_bytes\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt32Field(value: &self.layers) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.bytes) }()
+      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.fetchedBytes) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.layers != 0 {
+      try visitor.visitSingularUInt32Field(value: self.layers, fieldNumber: 1)
+    }
+    if self.bytes != 0 {
+      try visitor.visitSingularUInt64Field(value: self.bytes, fieldNumber: 2)
+    }
+    if self.fetchedBytes != 0 {
+      try visitor.visitSingularUInt64Field(value: self.fetchedBytes, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Snowfork_V1_DiskStats, rhs: Snowfork_V1_DiskStats) -> Bool {
+    if lhs.layers != rhs.layers {return false}
+    if lhs.bytes != rhs.bytes {return false}
+    if lhs.fetchedBytes != rhs.fetchedBytes {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -24,6 +24,14 @@ struct StatsDocument: Encodable {
   var pagesPushed: UInt64
   /// Every page is on this host.
   var whole: Bool
+  var disk: Disk
+
+  /// Files that disks are made of, what those of the host occupy, and what has come of other hosts'.
+  struct Disk: Encodable {
+    var layers: UInt32
+    var bytes: UInt64
+    var fetchedBytes: UInt64
+  }
 
   struct Quantiles: Encodable {
     var p50: UInt64
@@ -73,6 +81,8 @@ struct StatsDocument: Encodable {
     transportReason = stats.transportReason
     pagesPushed = stats.pagesPushed
     whole = stats.whole
+    disk = Disk(
+      layers: stats.disk.layers, bytes: stats.disk.bytes, fetchedBytes: stats.disk.fetchedBytes)
   }
 }
 
@@ -84,13 +94,14 @@ struct StatsListDocument: Encodable {
     var table = Table(
       "NAME", "KIND", "HOST", "TRANSPORT", "PAGES", "PRESENT", "FETCHED", "PREFETCHED", "SHARED", "FAULTS",
       "P50", "P99", "MAX",
-      "PRE-IMAGES")
+      "PRE-IMAGES", "DISK")
     for one in stats {
       table.add(
         one.name, one.kind, one.host, one.transport, "\(one.pagesTotal)", "\(one.pagesPresent)",
         "\(one.pagesFetched)",
         "\(one.pagesPrefetched)", "\(one.pagesShared)", "\(one.faults)", Units.microseconds(one.faultUs.p50),
-        Units.microseconds(one.faultUs.p99), Units.microseconds(one.faultUs.max), "\(one.preimagesSaved)")
+        Units.microseconds(one.faultUs.p99), Units.microseconds(one.faultUs.max), "\(one.preimagesSaved)",
+        one.disk.layers == 0 ? "-" : Units.bytes(one.disk.bytes + one.disk.fetchedBytes))
     }
     guard !table.isEmpty else { return "nothing has been forked yet" }
     return ([table.text] + reasons).joined(separator: "\n")
