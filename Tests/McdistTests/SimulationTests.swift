@@ -130,6 +130,19 @@ import Testing
     #expect(simulation.bytesSent < 3 * plan.pages * SimulationPlan.pageBytes)
   }
 
+  /// What most receivers lose is lost for want of room: unicast for each of them would need many times as much.
+  @Test func congestionDrivesNobodyToUnicast() {
+    for (clients, rate) in [(32, 5e6), (32, 20e6), (8, 2.5e6)] {
+      var plan = SimulationPlan()
+      plan.clients = clients
+      plan.pages = 4000
+      plan.linkRate = rate
+      plan.loss = 0.01
+      let simulation = check(plan)
+      #expect(simulation.bytesSent < 3 * plan.pages * SimulationPlan.pageBytes)
+    }
+  }
+
   /// Counters of any order, of restarted servers and after long pauses are figures, never a trap.
   @Test func aClientStandsAnyCounters() {
     for seed in 1...20 as ClosedRange<UInt64> {

@@ -76,10 +76,13 @@ struct RateLimit: Sendable {
     guard now >= tickStart + RateEstimate.tick else { return }
     let ticks = Double((now - tickStart) / RateEstimate.tick)
     if tickBytes >= 0.75 * bytesPerSecond / 100 * ticks {
-      // Until receivers have fallen behind once nobody knows what the network bears.
-      let growth = scaledBackAt == nil ? bytesPerSecond / 8 : 0
-      bytesPerSecond = min(
-        configuration.ceilingRate, bytesPerSecond + max(configuration.growthPerTick, growth))
+      // Until receivers have fallen behind once nobody knows what the network bears. Then a quarter, which a fall takes away,
+      // is got back in about ten ticks, however slow the network is.
+      let growth =
+        scaledBackAt == nil
+        ? max(configuration.growthPerTick, bytesPerSecond / 8)
+        : min(configuration.growthPerTick, bytesPerSecond / 32)
+      bytesPerSecond = min(configuration.ceilingRate, bytesPerSecond + growth)
     }
     tickBytes = 0
     tickStart += UInt64(ticks) * RateEstimate.tick

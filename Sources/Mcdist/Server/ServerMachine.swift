@@ -4,15 +4,17 @@ import GuestMemory
 /// (nanoseconds, monotonic). Its memory is bounded by the number of pages and of clients, whatever clients send.
 public struct ServerMachine: Sendable {
   private let pageCount: Int
-  private let configuration: ServerConfiguration
+  let configuration: ServerConfiguration
   private var multicast: MulticastQueue
-  private var clients: [UInt32: ServerClient] = [:]
+  var clients: [UInt32: ServerClient] = [:]
+  /// How many of them ask for unicast because multicast loses much.
+  var lossyClients = 0
   /// Clients with pages by unicast, each in turn.
   private var turns = Ring<UInt32>()
   private var isInTurns: Set<UInt32> = []
   /// Pages that the provider had not yet, in order of time.
   private var postponed = Ring<(transmission: Transmission, due: UInt64)>()
-  private var limit: RateLimit
+  var limit: RateLimit
   private var window: UInt64
   /// Microseconds, of all clients; weighted average.
   private var roundTrip = 0.0
@@ -48,8 +50,7 @@ public struct ServerMachine: Sendable {
     client.heardAt = now
     client.receiveRate = request.receiveRate
     client.loss = request.loss
-    client.wantsUnicast =
-      configuration.transport == .unicast || (configuration.transport == .auto && request.wantsUnicast)
+    decideTransport(&client, request)
     if request.roundTrip > 0 {
       let sample = Double(min(request.roundTrip, 1_000_000))
       roundTrip = roundTrip == 0 ? sample : roundTrip * 7 / 8 + sample / 8
@@ -250,38 +251,5 @@ public struct ServerMachine: Sendable {
         if answer == .queued { takeTurn(id) }
       }
     }
-  }
-
-  private func reportedLoss(now: UInt64) -> Double {
-    var (sum, count) = (0.0, 0)
-    for client in clients.values where !client.wantsUnicast && client.heardAt + 500_000_000 > now {
-      sum += Double(client.loss) / 65536
-      count += 1
-    }
-    return count > 0 ? sum / Double(count) : 0
-  }
-
-  private mutating func makeRoom() {
-    guard clients.count >= configuration.clientsMax else { return }
-    if let oldest = clients.min(by: { $0.value.heardAt < $1.value.heardAt }) { clients[oldest.key] = nil }
-  }
-
-  /// What the receivers get together of what is sent: the mean of those by multicast, the sum of those by unicast.
-  /// Nobody is believed beyond what is sent, nor below the floor; who asks for nothing for half a second does not count.
-  private mutating func delivered(now: UInt64) -> Double? {
-    let sending = limit.sendRate(now: now)
-    var (sum, count, alone) = (0.0, 0, 0.0)
-    for client in clients.values where client.receiveRate > 0 && client.heardAt + 500_000_000 > now {
-      let rate = min(
-        max(Double(client.receiveRate), configuration.floorRate), max(sending, configuration.floorRate))
-      if client.wantsUnicast {
-        alone += rate
-      } else {
-        sum += rate
-        count += 1
-      }
-    }
-    if count == 0 && alone == 0 { return nil }
-    return min((count > 0 ? sum / Double(count) : 0) + alone, max(sending, configuration.floorRate))
   }
 }

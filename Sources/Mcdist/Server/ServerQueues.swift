@@ -104,6 +104,8 @@ struct ServerClient: Sendable {
   var receiveRate: UInt32 = 0
   var loss: UInt16 = 0
   var wantsUnicast = false
+  /// It asked for unicast because multicast loses much of what it is sent.
+  var isLossy = false
   private var queues = [Ring<UInt32>(), Ring<UInt32>(), Ring<UInt32>()]
   /// What was queued or sent last, by the page's low bits; one that another has taken the place of is sent again.
   private var recent: [Recent] = []
