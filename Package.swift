@@ -109,8 +109,10 @@ let package = Package(
         "Fork", "GuestWire", .product(name: "NIOCore", package: "swift-nio"),
         .product(name: "NIOEmbedded", package: "swift-nio"),
       ], swiftSettings: strict),
-    .testTarget(name: "CloneDiskTests",
-      dependencies: ["CloneDisk", "LinuxSystem", .product(name: "Logging", package: "swift-log")], swiftSettings: strict),
+    .testTarget(
+      name: "CloneDiskTests",
+      dependencies: ["CloneDisk", "LinuxSystem", .product(name: "Logging", package: "swift-log")],
+      swiftSettings: strict),
     .testTarget(name: "GuestMemoryTests", dependencies: ["GuestMemory"], swiftSettings: strict),
     .testTarget(
       name: "McdistTests",

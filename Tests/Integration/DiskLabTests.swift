@@ -43,8 +43,8 @@ struct DiskLabTests {
     #expect(try sum("dev") == parent)
     // h3 has what both have written, of which it read less than 20 MiB.
     let fetched = try host.on("h3", "stats", "dev.1.3", "--json")
-    let disk = try JSONDecoder().decode(DiskOnly.self, from: fetched.output).disk
-    #expect(disk.fetched_bytes > 7 << 20 && disk.fetched_bytes < 20 << 20, "\(disk)")
+    let disk = try Self.decoder.decode(DiskOnly.self, from: fetched.output).disk
+    #expect(disk.fetchedBytes > 7 << 20 && disk.fetchedBytes < 20 << 20, "\(disk)")
     #expect(try host.on("h2", "kill", "dev.1.1").status == 0)
     for name in ["dev.1.2", "dev.1.3"] { #expect(try host.on("h2", "kill", name).status == 0) }
   }
@@ -73,9 +73,9 @@ struct DiskLabTests {
     #expect(
       eventually(seconds: 60) {
         guard let stats = try? host.on("h2", "stats", fork.snapshot, "--json"),
-          let disk = try? JSONDecoder().decode(DiskOnly.self, from: stats.output).disk
+          let disk = try? Self.decoder.decode(DiskOnly.self, from: stats.output).disk
         else { return false }
-        return disk.fetched_bytes > 4 << 20
+        return disk.fetchedBytes > 4 << 20
       })
     for pid in host.pids(of: "nbdkit", on: "h1") { kill(pid, SIGSTOP) }
     defer { for pid in host.pids(of: "nbdkit", on: "h1") { kill(pid, SIGCONT) } }
@@ -84,11 +84,17 @@ struct DiskLabTests {
     _ = try host.sfctl("join", fork.ticket)
   }
 
+  private static let decoder: JSONDecoder = {
+    let decoder = JSONDecoder()
+    decoder.keyDecodingStrategy = .convertFromSnakeCase
+    return decoder
+  }()
+
   private struct DiskOnly: Decodable {
     struct Disk: Decodable {
       var layers: Int
       var bytes: Int
-      var fetched_bytes: Int
+      var fetchedBytes: Int
     }
     var disk: Disk
   }

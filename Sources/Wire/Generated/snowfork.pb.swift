@@ -74,22 +74,6 @@ public nonisolated struct Snowfork_V1_StartVMRequest: Sendable {
   public init() {}
 }
 
-public nonisolated struct Snowfork_V1_DiskRequest: Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  /// absolute, on the VM's host: what the disk has at first; it is never written
-  public var path: String = String()
-
-  /// of an empty disk; 0 with a path: as large as what is there
-  public var virtualBytes: UInt64 = 0
-
-  public var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  public init() {}
-}
-
 public nonisolated struct Snowfork_V1_StartVMReply: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -933,25 +917,6 @@ public nonisolated struct Snowfork_V1_Stats: @unchecked Sendable {
   fileprivate var _storage = _StorageClass.defaultInstance
 }
 
-public nonisolated struct Snowfork_V1_DiskStats: Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  /// files that the VM's or snapshot's disks are made of
-  public var layers: UInt32 = 0
-
-  /// that those of this host occupy
-  public var bytes: UInt64 = 0
-
-  /// that have come of other hosts' layers
-  public var fetchedBytes: UInt64 = 0
-
-  public var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  public init() {}
-}
-
 public nonisolated struct Snowfork_V1_ListHostsRequest: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -1408,41 +1373,6 @@ nonisolated extension Snowfork_V1_StartVMRequest: SwiftProtobuf.Message, SwiftPr
     if lhs.host != rhs.host {return false}
     if lhs.cpuLimitPercent != rhs.cpuLimitPercent {return false}
     if lhs.disks != rhs.disks {return false}
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension Snowfork_V1_DiskRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".DiskRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}path\0\u{3}virtual_bytes\0")
-
-  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularStringField(value: &self.path) }()
-      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.virtualBytes) }()
-      default: break
-      }
-    }
-  }
-
-  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if !self.path.isEmpty {
-      try visitor.visitSingularStringField(value: self.path, fieldNumber: 1)
-    }
-    if self.virtualBytes != 0 {
-      try visitor.visitSingularUInt64Field(value: self.virtualBytes, fieldNumber: 2)
-    }
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  public static func ==(lhs: Snowfork_V1_DiskRequest, rhs: Snowfork_V1_DiskRequest) -> Bool {
-    if lhs.path != rhs.path {return false}
-    if lhs.virtualBytes != rhs.virtualBytes {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -3100,46 +3030,6 @@ nonisolated extension Snowfork_V1_Stats: SwiftProtobuf.Message, SwiftProtobuf._M
       }
       if !storagesAreEqual {return false}
     }
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension Snowfork_V1_DiskStats: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".DiskStats"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}layers\0\u{1}bytes\0\u{3}fetched_bytes\0")
-
-  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularUInt32Field(value: &self.layers) }()
-      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.bytes) }()
-      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.fetchedBytes) }()
-      default: break
-      }
-    }
-  }
-
-  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if self.layers != 0 {
-      try visitor.visitSingularUInt32Field(value: self.layers, fieldNumber: 1)
-    }
-    if self.bytes != 0 {
-      try visitor.visitSingularUInt64Field(value: self.bytes, fieldNumber: 2)
-    }
-    if self.fetchedBytes != 0 {
-      try visitor.visitSingularUInt64Field(value: self.fetchedBytes, fieldNumber: 3)
-    }
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  public static func ==(lhs: Snowfork_V1_DiskStats, rhs: Snowfork_V1_DiskStats) -> Bool {
-    if lhs.layers != rhs.layers {return false}
-    if lhs.bytes != rhs.bytes {return false}
-    if lhs.fetchedBytes != rhs.fetchedBytes {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
