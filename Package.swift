@@ -72,6 +72,8 @@ let package = Package(
     // what the phases stand on
     .target(
       name: "Hypervisor", dependencies: ["CLibvirt", "LinuxSystem"], swiftSettings: strict),
+    .target(
+      name: "CloneNetwork", dependencies: ["CLibnl", "CLibnftables", "LinuxSystem"], swiftSettings: strict),
     .target(name: "GuestMemory", swiftSettings: strict),
     .target(
       name: "Wire",
@@ -86,6 +88,8 @@ let package = Package(
     .target(name: "CLinux"),
     .systemLibrary(
       name: "CLibvirt", pkgConfig: "libvirt-qemu", providers: [.apt(["libvirt-dev"])]),
+    .systemLibrary(name: "CLibnl", pkgConfig: "libnl-3.0", providers: [.apt(["libnl-3-dev"])]),
+    .systemLibrary(name: "CLibnftables", pkgConfig: "libnftables", providers: [.apt(["libnftables-dev"])]),
     .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
     .testTarget(name: "GuestWireTests", dependencies: ["GuestWire"], swiftSettings: strict),
     .testTarget(
@@ -106,6 +110,8 @@ let package = Package(
         "Fork", "GuestWire", .product(name: "NIOCore", package: "swift-nio"),
         .product(name: "NIOEmbedded", package: "swift-nio"),
       ], swiftSettings: strict),
+    .testTarget(
+      name: "CloneNetworkTests", dependencies: ["CloneNetwork", "LinuxSystem"], swiftSettings: strict),
     .testTarget(name: "GuestMemoryTests", dependencies: ["GuestMemory"], swiftSettings: strict),
     .testTarget(
       name: "McdistTests",
