@@ -3,15 +3,13 @@ import Glibc
 
 /// A network namespace that is held open.
 ///
-/// Namespaces with a name are those of `ip netns`: files in /run/netns. They are made and looked for in the mount
-/// namespace of process 1, so that they outlive the process that made them also where that one has a mount namespace
-/// of its own (`ProcessSetup.hide`).
+/// Namespaces with a name are those of `ip netns`: files in /run/netns, on which the namespace is mounted. A process
+/// that has taken a mount namespace of its own (`ProcessSetup.hide`) makes and looks for them in the one it came from,
+/// where they outlive it.
 public struct NetworkNamespace: Sendable {
   public let descriptor: OwnedDescriptor
 
   private static let directory = "/run/netns"
-  /// The same directory, seen from any mount namespace.
-  private static let directoryOfAll = "/proc/1/root/run/netns"
 
   /// The calling thread's.
   public static func current() throws(SystemError) -> NetworkNamespace {
@@ -24,16 +22,17 @@ public struct NetworkNamespace: Sendable {
   }
 
   /// The one of that name; nil: there is none. What is left of one whose namespace has gone is none either.
-  public init?(named name: String) throws(SystemError) {
-    do { try self.init(path: "\(Self.directoryOfAll)/\(name)") } catch {
-      if error.errno == ENOENT { return nil }
-      throw error
+  public init?(named name: String) throws {
+    let file: OwnedDescriptor? = try onThread {
+      try enterOuterMounts()
+      do {
+        return try OwnedDescriptor.open("\(Self.directory)/\(name)", O_RDONLY)
+      } catch let error as SystemError where error.errno == ENOENT { return nil }
     }
-    let isNamespace = try systemCall("fstatfs", subject: name) { [descriptor] in
-      clinux_is_namespace(descriptor.raw)
-    }
+    guard let file else { return nil }
     // Else it is the bare file, on which nothing is mounted.
-    if isNamespace == 0 { return nil }
+    guard try systemCall("fstatfs", subject: name, { clinux_is_namespace(file.raw) }) == 1 else { return nil }
+    descriptor = file
   }
 
   /// A number that no other living namespace has.
@@ -58,7 +57,7 @@ public struct NetworkNamespace: Sendable {
   public static func make(named name: String) throws -> NetworkNamespace {
     try onThread {
       let path = "\(directory)/\(name)"
-      try enterMountsOfAll()
+      try enterOuterMounts()
       if mkdir(directory, 0o755) != 0, errno != EEXIST {
         throw SystemError("mkdir", subject: directory, errno: errno)
       }
@@ -79,7 +78,7 @@ public struct NetworkNamespace: Sendable {
   public static func remove(named name: String) throws {
     try onThread {
       let path = "\(directory)/\(name)"
-      try enterMountsOfAll()
+      try enterOuterMounts()
       if umount2(path, CInt(MNT_DETACH)) != 0, errno != EINVAL, errno != ENOENT {
         throw SystemError("umount2", subject: path, errno: errno)
       }
@@ -88,24 +87,27 @@ public struct NetworkNamespace: Sendable {
   }
 
   /// Names that begin with `prefix`.
-  public static func names(prefix: String) -> [String] {
-    guard let stream = opendir(directoryOfAll) else { return [] }
-    defer { closedir(stream) }
-    var names: [String] = []
-    while let entry = readdir(stream) {
-      let name = withUnsafePointer(to: &entry.pointee.d_name) {
-        $0.withMemoryRebound(to: CChar.self, capacity: Int(entry.pointee.d_reclen)) { String(cString: $0) }
+  public static func names(prefix: String) throws -> [String] {
+    try onThread {
+      try enterOuterMounts()
+      guard let stream = opendir(directory) else { return [] }
+      defer { closedir(stream) }
+      var names: [String] = []
+      while let entry = readdir(stream) {
+        let name = withUnsafePointer(to: &entry.pointee.d_name) {
+          $0.withMemoryRebound(to: CChar.self, capacity: Int(NAME_MAX) + 1) { String(cString: $0) }
+        }
+        if name.hasPrefix(prefix) { names.append(name) }
       }
-      if name.hasPrefix(prefix) { names.append(name) }
+      return names.sorted()
     }
-    return names.sorted()
   }
+}
 
-  private static func enterMountsOfAll() throws(SystemError) {
-    let mounts = try OwnedDescriptor.open("/proc/1/ns/mnt", O_RDONLY)
-    try systemCall("unshare(CLONE_FS)") { clinux_unshare_directories() }
-    try systemCall("setns", subject: "the mount namespace of process 1") { clinux_enter_mounts(mounts.raw) }
-  }
+private func enterOuterMounts() throws(SystemError) {
+  guard let mounts = ProcessSetup.outerMounts else { return }
+  try systemCall("unshare(CLONE_FS)") { clinux_unshare_directories() }
+  try systemCall("setns", subject: "the mount namespace outside") { clinux_enter_mounts(mounts.raw) }
 }
 
 /// Runs `body` on a new thread, whose namespaces it may change, and waits for its end.

@@ -1,3 +1,9 @@
+/// A port of the host that somebody may have.
+struct HostPort: Hashable {
+  var transport: Transport
+  var number: UInt16
+}
+
 /// The rules of a host's own namespace, for all of its families. docs/network.md says what each is for.
 ///
 /// Applied again they replace themselves in one transaction, with the elements of the sets as they are.
@@ -123,10 +129,18 @@ enum HostRules {
       + replace("vxlan_ports", ports.sorted().map { "\($0)" })
   }
 
-  static func setForwards(_ forwards: [(PortForward, router: IPv4Address)]) -> String {
+  /// Which router has which port of the host.
+  static func setForwards(_ forwards: [HostPort: IPv4Address]) -> String {
     replace(
-      "forwards",
-      forwards.map { "\($0.transport.rawValue) . \($0.hostPort) : \($1)" }, kind: "map")
+      "forwards", forwards.map { "\($0.transport.rawValue) . \($0.number) : \($1)" }.sorted(), kind: "map")
+  }
+
+  static func addBound(_ tap: String, _ binding: TapBinding) -> String {
+    "add element \(bound) { \"\(tap)\" . \(binding.mac) . \(binding.address) }\n"
+  }
+
+  static func deleteBound(_ tap: String, _ binding: TapBinding) -> String {
+    "delete element \(bound) { \"\(tap)\" . \(binding.mac) . \(binding.address) }\n"
   }
 
   private static func replace(_ name: String, _ elements: [String], kind: String = "set") -> String {

@@ -1,8 +1,8 @@
 import CLibnftables
 import Foundation
 
-/// nftables of one network namespace. One caller at a time.
-final class NFTables {
+/// nftables of one network namespace. Not for two callers at a time: `HostNetwork` has the lock.
+final class NFTables: @unchecked Sendable {
   private let context: OpaquePointer
 
   /// Belongs to the calling thread's namespace, wherever it is used later.

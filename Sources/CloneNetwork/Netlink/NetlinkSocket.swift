@@ -1,7 +1,7 @@
 import CLibnl
 
-/// An open route netlink socket of one network namespace. One caller at a time.
-final class NetlinkSocket {
+/// An open route netlink socket of one network namespace. Not for two callers at a time: `HostNetwork` has the lock.
+final class NetlinkSocket: @unchecked Sendable {
   /// One message of an answer: its fixed header and what follows.
   struct Answer {
     var type: UInt16

@@ -1,0 +1,128 @@
+import LinuxSystem
+
+/// Taps and who may speak from them.
+extension HostState {
+  /// A port that nobody is bound to: not even what is for all goes to it. Otherwise a slot would have in its queue,
+  /// when it becomes a clone, what the family said before.
+  private static let silent = NetlinkSocket.PortSettings(
+    learns: false, takesBroadcast: false, takesUnknown: false, isIsolated: false)
+  /// A port with a station: frames for others do not go to it.
+  private static let speaking = NetlinkSocket.PortSettings(
+    learns: false, takesBroadcast: true, takesUnknown: false, isIsolated: false)
+
+  func addTap(vm: String, family: String, owner: UInt32?) throws(NetworkError) -> TapInterface {
+    let operation = "make a network card for \(vm)"
+    guard isName(vm) else {
+      throw NetworkError(
+        .invalid, operation, cause: "the name has other characters",
+        remedy: "Use 1 to 100 of a-z, A-Z, 0-9, dot, _ and -.")
+    }
+    let (network, _) = try made(family, operation)
+    let name = InterfaceNames.tap(vm: vm, family: family)
+    do {
+      guard let bridge = try netlink.link(InterfaceNames.name(.bridge, family: family)) else {
+        throw NetworkError(
+          .notFound, operation, cause: "the bridge of family \(family) is gone", remedy: "Make its network again.")
+      }
+      if try netlink.link(name) == nil {
+        try forget(name, operation)
+        try namespace.run {
+          let tap = try TapDevice.open(name)
+          try TapDevice.setPersistent(tap, true)
+          if let owner { try TapDevice.setOwner(tap, owner) }
+        }
+      }
+      let link = try interface(name, kind: "tun", family) {}
+      if let vmOfLink = InterfaceNames.owner(alias: link.alias)?.vm, vmOfLink != vm {
+        throw NetworkError(
+          .inUse, operation, cause: "its interface \(name) is that of \(vmOfLink)", remedy: "Rename one of them.")
+      }
+      try netlink.setLink(
+        link.index, alias: InterfaceNames.alias(family: family, vm: vm), mtu: network.mtu, master: bridge.index)
+      let tap = taps[name] ?? TapInterface(name: name, family: family, vm: vm, binding: nil)
+      try netlink.setPort(link.index, tap.binding == nil ? Self.silent : Self.speaking)
+      if let binding = tap.binding { try netlink.setStation(binding.mac, port: link.index) }
+      try netlink.setUp(link.index)
+      taps[name] = tap
+      return tap
+    } catch { throw .wrap(operation, error) }
+  }
+
+  func bind(_ name: String, _ binding: TapBinding) throws(NetworkError) {
+    guard var tap = taps[name] else { throw noTap(name, "bind") }
+    let operation = "give \(binding.address) and \(binding.mac) to \(tap.vm)"
+    let (_, plan) = try made(tap.family, operation)
+    guard plan.vmid(of: binding.address) != nil else {
+      throw NetworkError(
+        .invalid, operation, cause: "\(binding.address) is reserved, or not of \(plan.subnet)",
+        remedy: "Take an address of the plan.")
+    }
+    guard binding.mac.isUnicast, binding.mac != AddressPlan.mac(of: plan.gateway) else {
+      throw NetworkError(
+        .invalid, operation, cause: "\(binding.mac) is a group's or the gateway's",
+        remedy: "Take the one that goes with the address.")
+    }
+    for other in taps.values where other.family == tap.family && other.name != name {
+      guard let theirs = other.binding else { continue }
+      if theirs.mac == binding.mac || theirs.address == binding.address {
+        throw NetworkError(
+          .inUse, operation, cause: "\(other.vm) has it", remedy: "Take another one, or unbind that VM first.")
+      }
+    }
+    do {
+      guard let link = try netlink.link(name) else { throw noTap(name, "bind") }
+      let old = tap.binding
+      if old != binding {
+        let taken = old.map { HostRules.deleteBound(name, $0) } ?? ""
+        try nftables.run(taken + HostRules.addBound(name, binding), operation)
+        tap.binding = binding
+        taps[name] = tap
+      }
+      if let old, old.mac != binding.mac { try netlink.deleteStation(old.mac, port: link.index) }
+      try netlink.setStation(binding.mac, port: link.index)
+      try netlink.setPort(link.index, Self.speaking)
+    } catch { throw .wrap(operation, error) }
+  }
+
+  func unbind(_ name: String) throws(NetworkError) {
+    guard let tap = taps[name] else { throw noTap(name, "unbind") }
+    let operation = "take the address from \(tap.vm)"
+    try forget(name, operation)
+    do {
+      guard let link = try netlink.link(name) else { throw noTap(name, "unbind") }
+      if let mac = tap.binding?.mac { try netlink.deleteStation(mac, port: link.index) }
+      try netlink.setPort(link.index, Self.silent)
+    } catch { throw .wrap(operation, error) }
+  }
+
+  func removeTap(_ name: String) throws(NetworkError) {
+    let operation = "remove the network card \(name)"
+    guard InterfaceNames.kind(of: name) == .tap else { throw noTap(name, "remove") }
+    do {
+      if let link = try netlink.link(name) { try netlink.deleteLink(link.index) }
+    } catch { throw .wrap(operation, error) }
+    try forget(name, operation)
+    taps[name] = nil
+  }
+
+  /// Nobody may speak from a tap of this name any more, be it there or not.
+  private func forget(_ name: String, _ operation: String) throws(NetworkError) {
+    guard let binding = taps[name]?.binding else { return }
+    try nftables.run(HostRules.deleteBound(name, binding), operation)
+    taps[name]?.binding = nil
+  }
+
+  private func made(
+    _ family: String, _ operation: String
+  ) throws(NetworkError) -> (FamilyNetwork, AddressPlan) {
+    guard let made = families[family]?.made else {
+      throw NetworkError(
+        .notFound, operation, cause: "family \(family) has no network on this host", remedy: "Make it first.")
+    }
+    return made
+  }
+
+  private func noTap(_ name: String, _ verb: String) -> NetworkError {
+    NetworkError(.notFound, "\(verb) the network card \(name)", cause: "there is none", remedy: "Add it first.")
+  }
+}
