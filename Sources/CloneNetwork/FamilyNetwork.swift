@@ -10,7 +10,7 @@ public struct FamilyNetwork: Sendable, Equatable {
   public var underlay: IPv4Address
   /// The other hosts' addresses. Only from them frames are taken.
   public var peers: Set<IPv4Address>
-  /// Bytes of an IP packet in the family, 576 to 65,485: at most the underlay's less 50.
+  /// Bytes of an IP packet in the family, 1,280 to 65,485: at most the underlay's less 50.
   public var mtu: Int
   /// The UDP port of VXLAN, the same on each host.
   public var port: UInt16
@@ -51,7 +51,7 @@ public struct FamilyNetwork: Sendable, Equatable {
     guard (1...0xFF_FFFF).contains(vni) else {
       throw invalid("\(vni) is no VXLAN network identifier", "Take 1 to 16777215.")
     }
-    guard (576...65_485).contains(mtu) else { throw invalid("an MTU of \(mtu)", "Take 576 to 65485.") }
+    guard (1280...65_485).contains(mtu) else { throw invalid("an MTU of \(mtu)", "Take 1280 to 65485.") }
     guard port != 0 else { throw invalid("port 0", "Take 4789.") }
     guard !peers.contains(underlay) else {
       throw invalid("\(underlay) is this host and another one", "Give the others' addresses as peers.")

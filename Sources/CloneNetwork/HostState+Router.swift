@@ -24,6 +24,7 @@ extension HostState {
     try setOnlyAddress(plan.gateway, prefixLength: plan.subnet.prefixLength, port.far, inside)
     try netlink.setUp(port.near)
     try inside.setUp(port.far)
+    try inside.setLocalRoute(plan.subnet, source: plan.gateway, index: port.far)
 
     let link = try veth(.routerLink, family, to: RouterRules.outer, router, inside)
     try netlink.setLink(
@@ -35,6 +36,9 @@ extension HostState {
     try setOnlyAddress(outer, prefixLength: 31, link.far, inside)
     try netlink.setUp(link.near)
     try inside.setUp(link.far)
+    let pair = IPv4Subnet(base: host, prefixLength: 31)!
+    try netlink.setLocalRoute(pair, source: host, index: link.near)
+    try inside.setLocalRoute(pair, source: outer, index: link.far)
     try inside.setDefaultRoute(gateway: host, index: link.far)
 
     let rate = network.outward?.bytesPerSecondMax
@@ -95,7 +99,8 @@ extension HostState {
       return IPv4Address(number: number)
     }
     throw NetworkError(
-      .exhausted, "make a router", cause: "all \(HostRules.links.count / 2) pairs of \(HostRules.links) are in use",
+      .exhausted, "make a router",
+      cause: "all \(HostRules.links.count / 2) pairs of \(HostRules.links) are in use",
       remedy: "Remove families that reach outside.")
   }
 

@@ -22,7 +22,8 @@ extension HostState {
     do {
       guard let bridge = try netlink.link(InterfaceNames.name(.bridge, family: family)) else {
         throw NetworkError(
-          .notFound, operation, cause: "the bridge of family \(family) is gone", remedy: "Make its network again.")
+          .notFound, operation, cause: "the bridge of family \(family) is gone",
+          remedy: "Make its network again.")
       }
       if try netlink.link(name) == nil {
         try forget(name, operation)
@@ -35,10 +36,12 @@ extension HostState {
       let link = try interface(name, kind: "tun", family) {}
       if let vmOfLink = InterfaceNames.owner(alias: link.alias)?.vm, vmOfLink != vm {
         throw NetworkError(
-          .inUse, operation, cause: "its interface \(name) is that of \(vmOfLink)", remedy: "Rename one of them.")
+          .inUse, operation, cause: "its interface \(name) is that of \(vmOfLink)",
+          remedy: "Rename one of them.")
       }
       try netlink.setLink(
-        link.index, alias: InterfaceNames.alias(family: family, vm: vm), mtu: network.mtu, master: bridge.index)
+        link.index, alias: InterfaceNames.alias(family: family, vm: vm), mtu: network.mtu,
+        master: bridge.index)
       let tap = taps[name] ?? TapInterface(name: name, family: family, vm: vm, binding: nil)
       try netlink.setPort(link.index, tap.binding == nil ? Self.silent : Self.speaking)
       if let binding = tap.binding { try netlink.setStation(binding.mac, port: link.index) }
@@ -66,7 +69,8 @@ extension HostState {
       guard let theirs = other.binding else { continue }
       if theirs.mac == binding.mac || theirs.address == binding.address {
         throw NetworkError(
-          .inUse, operation, cause: "\(other.vm) has it", remedy: "Take another one, or unbind that VM first.")
+          .inUse, operation, cause: "\(other.vm) has it", remedy: "Take another one, or unbind that VM first."
+        )
       }
     }
     do {
@@ -123,6 +127,7 @@ extension HostState {
   }
 
   private func noTap(_ name: String, _ verb: String) -> NetworkError {
-    NetworkError(.notFound, "\(verb) the network card \(name)", cause: "there is none", remedy: "Add it first.")
+    NetworkError(
+      .notFound, "\(verb) the network card \(name)", cause: "there is none", remedy: "Add it first.")
   }
 }

@@ -22,6 +22,9 @@ final class HostState {
   var families: [String: Family] = [:]
   /// By the interface's name.
   var taps: [String: TapInterface] = [:]
+  /// The kernel did not forward packets before we asked for it. A rule in the chain `others` says so to the next
+  /// process.
+  private var forwardsForUsOnly = false
 
   init(namespace path: String?) throws(NetworkError) {
     let operation = "open the host's network"
@@ -62,6 +65,8 @@ final class HostState {
         }
       }
     } catch { throw .wrap(operation, error) }
+    let others = try nftables.list("list chain \(HostRules.inetTable) others", operation) ?? []
+    forwardsForUsOnly = forwardsForUsOnly || others.contains { $0["rule"] != nil }
     for (tap, binding) in try bindings(operation) { taps[tap]?.binding = binding }
     for (port, router) in try forwards(operation) {
       for (family, _) in families.filter({ $0.value.router == router }) {
@@ -108,32 +113,38 @@ final class HostState {
       all.reduce(into: []) { $0.formUnion($1.peers) }, ports: Set(all.compactMap(\.vxlanPort)))
     if hasRouter {
       var forwards: [HostPort: IPv4Address] = [:]
-      for family in all {
+      for (name, family) in families.sorted(by: { $0.key < $1.key }) {
         guard let router = family.router else { continue }
         for port in family.forwards { forwards[port] = router }
+        if let made = family.made {
+          text += HostRules.maskClients(family: name, subnet: made.network.subnet)
+        }
       }
       text += HostRules.setForwards(forwards)
     }
     try nftables.run(text, operation)
   }
 
-  /// Makes the kernel forward packets from here on.
+  /// Makes the kernel forward packets from here on. If nobody had wanted it, those of others still are not.
   func openForwarding(_ operation: String) throws(NetworkError) {
-    guard try forwarding(operation) == "0" else { return }
+    if try forwarding(operation) == "0" { forwardsForUsOnly = true }
+    guard forwardsForUsOnly else { return }
     try nftables.run(HostRules.closeOthers, operation)
     try setForwarding("1", operation)
   }
 
   /// No packets are forwarded any more, if nobody but us had wanted it.
   func closeForwarding(_ operation: String) throws(NetworkError) {
-    let others = try nftables.list("list chain \(HostRules.inetTable) others", operation) ?? []
-    if others.contains(where: { $0["rule"] != nil }) { try setForwarding("0", operation) }
+    if forwardsForUsOnly { try setForwarding("0", operation) }
+    forwardsForUsOnly = false
   }
 
   private static let forwardingPath = "/proc/sys/net/ipv4/ip_forward"
 
   private func forwarding(_ operation: String) throws(NetworkError) -> String {
-    do { return try namespace.run { try readSetting(Self.forwardingPath) } } catch { throw .wrap(operation, error) }
+    do { return try namespace.run { try readSetting(Self.forwardingPath) } } catch {
+      throw .wrap(operation, error)
+    }
   }
 
   private func setForwarding(_ value: String, _ operation: String) throws(NetworkError) {

@@ -64,7 +64,9 @@ public struct NetworkNamespace: Sendable {
       _ = try OwnedDescriptor.open(path, O_RDONLY | O_CREAT | O_EXCL, mode: 0o444)
       do {
         try systemCall("unshare(CLONE_NEWNET)") { clinux_unshare_network() }
-        try systemCall("mount", subject: path) { mount("/proc/thread-self/ns/net", path, nil, UInt(MS_BIND), nil) }
+        try systemCall("mount", subject: path) {
+          mount("/proc/thread-self/ns/net", path, nil, UInt(MS_BIND), nil)
+        }
       } catch {
         unlink(path)
         throw error

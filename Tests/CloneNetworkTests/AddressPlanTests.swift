@@ -9,7 +9,8 @@ struct AddressPlanTests {
   }
 
   @Test(arguments: [
-    "", "10", "10.0.0", "10.0.0.0.1", "10.0.0.256", "10.0.0.-1", "10.0.0.+1", "10.0.0.01", "10.0.0.", ".1.2.3",
+    "", "10", "10.0.0", "10.0.0.0.1", "10.0.0.256", "10.0.0.-1", "10.0.0.+1", "10.0.0.01", "10.0.0.",
+    ".1.2.3",
     "10.0.0.1 ", "0x0a.0.0.1", "10.0.0.\u{0661}", "a.b.c.d", "10.0..1", "10.0.0.1/8",
   ])
   func whatIsNoAddressIsRefused(text: String) { #expect(IPv4Address(text) == nil) }
@@ -28,7 +29,8 @@ struct AddressPlanTests {
   }
 
   @Test(arguments: [
-    "10.111.0.1/16", "10.111.0.0/33", "10.111.0.0/-1", "10.111.0.0/+8", "10.111.0.0/", "10.111.0.0/16/2", "/16", "",
+    "10.111.0.1/16", "10.111.0.0/33", "10.111.0.0/-1", "10.111.0.0/+8", "10.111.0.0/", "10.111.0.0/16/2",
+    "/16", "",
     "10.111.0.0/016",
   ])
   func whatIsNoSubnetIsRefused(text: String) { #expect(IPv4Subnet(text) == nil) }
@@ -38,7 +40,10 @@ struct AddressPlanTests {
     #expect(mac.description == "02:5f:0a:6f:00:02" && mac.isUnicast)
     #expect(MACAddress("01:00:5e:00:00:01")?.isUnicast == false)
     #expect(MACAddress("00:00:00:00:00:00")?.isUnicast == false)
-    for text in ["", "02:5f:0a:6f:00", "02:5f:0a:6f:00:02:03", "2:5f:0a:6f:00:02", "02:5f:0a:6f:00:+2", "02-5f-0a-6f-00-02"] {
+    for text in [
+      "", "02:5f:0a:6f:00", "02:5f:0a:6f:00:02:03", "2:5f:0a:6f:00:02", "02:5f:0a:6f:00:+2",
+      "02-5f-0a-6f-00-02",
+    ] {
       #expect(MACAddress(text) == nil, "\(text)")
     }
     #expect(MACAddress(bytes: [1, 2, 3]) == nil)

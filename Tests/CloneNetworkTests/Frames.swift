@@ -21,7 +21,8 @@ func arp(
   _ operation: UInt16, sender: MACAddress, _ senderAddress: IPv4Address, target: MACAddress,
   _ targetAddress: IPv4Address
 ) -> [UInt8] {
-  [0, 1, 8, 0, 6, 4] + two(operation) + sender.bytes + senderAddress.bytes + target.bytes + targetAddress.bytes
+  [0, 1, 8, 0, 6, 4] + two(operation) + sender.bytes + senderAddress.bytes + target.bytes
+    + targetAddress.bytes
 }
 
 func ipv4(from: IPv4Address, to: IPv4Address, transport: UInt8, _ payload: [UInt8]) -> [UInt8] {
@@ -83,7 +84,8 @@ struct ParsedFrame {
     ipv4(17).map { packet in
       let words = packet.payload
       return (
-        packet.from, UInt16(words[0]) << 8 | UInt16(words[1]), packet.to, UInt16(words[2]) << 8 | UInt16(words[3]),
+        packet.from, UInt16(words[0]) << 8 | UInt16(words[1]), packet.to,
+        UInt16(words[2]) << 8 | UInt16(words[3]),
         Array(words[8...])
       )
     }

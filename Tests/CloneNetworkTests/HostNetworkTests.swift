@@ -10,7 +10,8 @@ import Testing
   private func picture(_ host: TestHost) throws -> [String] {
     let namespaces = try host.routerNamespaces
     return try [
-      host.tool("ip -o link show"), host.tool("bridge fdb show"), host.tool("bridge -d link show"), host.rules,
+      host.tool("ip -o link show"), host.tool("bridge fdb show"), host.tool("bridge -d link show"),
+      host.rules,
       host.routes, host.tool("ip -4 -o addr show"),
     ] + namespaces
       + namespaces.flatMap {
@@ -34,7 +35,8 @@ import Testing
     try host.network.bind(tap: tap.name, mac: mac, address: address)
     let before = try picture(host)
     try host.network.make(dev)
-    #expect(try host.network.addTap(vm: "dev.1", family: "dev").binding == TapBinding(mac: mac, address: address))
+    #expect(
+      try host.network.addTap(vm: "dev.1", family: "dev").binding == TapBinding(mac: mac, address: address))
     try host.network.bind(tap: tap.name, mac: mac, address: address)
     #expect(try picture(host) == before)
 
@@ -64,19 +66,22 @@ import Testing
     let vxlan = try #require(names.first { $0.hasPrefix("sfx") })
     let router = try #require(try host.routerNamespaces.first)
     for damage in [
-      "ip link set \(bridge) down", "ip link set \(bridge) mtu 900", "ip link set \(vxlan) nomaster",
+      "ip link set \(bridge) down", "ip link set \(bridge) mtu 1300", "ip link set \(vxlan) nomaster",
       "ip link delete \(vxlan)", "bridge fdb delete 00:00:00:00:00:00 dev \(vxlan) dst 192.0.2.3",
       "bridge fdb append 00:00:00:00:00:00 dev \(vxlan) dst 192.0.2.9", "ip link set \(guest.tap) nomaster",
       "nft flush chain bridge snowfork from_tap", "nft delete table inet snowfork",
       "nft flush set inet snowfork peers", "ip netns exec \(router) ip link delete outer",
       "ip netns exec \(router) ip link delete inner", "ip netns exec \(router) nft flush ruleset",
-      "ip netns exec \(router) ip route flush table main", "ip netns exec \(router) tc qdisc del dev inner root",
+      "ip netns exec \(router) ip route flush table main",
+      "ip netns exec \(router) tc qdisc del dev inner root",
     ] {
       try host.tool(damage)
       #expect(try known(picture(host)) != known(before), "\(damage) did no damage")
       try host.network.make(dev)
       _ = try host.network.addTap(vm: "dev.1", family: "dev")
-      #expect(try known(picture(host)) == known(before), "not repaired: \(damage)")
+      for (now, then) in zip(known(try picture(host)), known(before)) {
+        #expect(now == then, "not repaired: \(damage)")
+      }
     }
   }
 
@@ -84,9 +89,9 @@ import Testing
   private func known(_ picture: [String]) -> [[String]] {
     picture.map { list in
       list.split(separator: "\n").map { line in
-        line.split(separator: " ").map(String.init).filter { word in
-          !word.contains("@if") && MACAddress(word) == nil && Int(word.prefix { $0 != ":" }) == nil
-            && !word.contains("link-netns") && !word.hasPrefix("if")
+        line.split(separator: " ").map { String($0.split(separator: "@")[0]) }.filter { word in
+          // `12:`, at the front.
+          MACAddress(word) == nil && !(word.hasSuffix(":") && Int(word.dropLast()) != nil)
         }.joined(separator: " ")
       }.sorted()
     }
@@ -140,7 +145,7 @@ import Testing
       keeping: ["dev"], vms: [host.network.taps(family: "dev")[0].vm])
     #expect(try host.interfaces.contains("sfb0"))
     try host.tool("ip link delete sfb0")
-    #expect(try picture(host) == before)
+    for (now, then) in zip(known(try picture(host)), known(before)) { #expect(now == then) }
     _ = parent
 
     try HostNetwork(namespace: "/run/netns/\(host.name)").sweep(keeping: [])
@@ -159,7 +164,8 @@ import Testing
     #expect(error?.code == .inUse)
     #expect(
       error?.description
-        == "cannot make the network of family dev: another VXLAN interface of this host has VNI 9. Take another one.")
+        == "cannot make the network of family dev: another VXLAN interface of this host has VNI 9. Take another one."
+    )
     try host.tool("ip link delete other")
     host.expectNothingLeft()
   }

@@ -19,11 +19,14 @@ import Testing
     refused({ $0.family = "" }, "the name has other characters. Use 1 to 100 of a-z, A-Z, 0-9, dot, _ and -.")
     refused({ $0.vni = 0 }, "0 is no VXLAN network identifier. Take 1 to 16777215.")
     refused({ $0.vni = 1 << 24 }, "16777216 is no VXLAN network identifier. Take 1 to 16777215.")
-    refused({ $0.subnet = IPv4Subnet("10.0.0.0/30")! }, "10.0.0.0/30 is too small or too large. Take one of 8 to 29 bits.")
-    refused({ $0.mtu = 500 }, "an MTU of 500. Take 576 to 65485.")
+    refused(
+      { $0.subnet = IPv4Subnet("10.0.0.0/30")! },
+      "10.0.0.0/30 is too small or too large. Take one of 8 to 29 bits.")
+    refused({ $0.mtu = 1279 }, "an MTU of 1279. Take 1280 to 65485.")
     refused({ $0.port = 0 }, "port 0. Take 4789.")
     refused(
-      { $0.peers = [$0.underlay] }, "192.0.2.1 is this host and another one. Give the others' addresses as peers.")
+      { $0.peers = [$0.underlay] },
+      "192.0.2.1 is this host and another one. Give the others' addresses as peers.")
     refused(
       {
         $0.forwards = [
@@ -31,7 +34,8 @@ import Testing
         ]
       }, "a host port is forwarded twice. Name each port once.")
     refused(
-      { $0.forwards = [PortForward(.tcp, hostPort: 0, guestPort: 80)] }, "port 0 is forwarded. Take 1 to 65535.")
+      { $0.forwards = [PortForward(.tcp, hostPort: 0, guestPort: 80)] },
+      "port 0 is forwarded. Take 1 to 65535.")
     host.expectNothingLeft()
   }
 

@@ -125,7 +125,8 @@ final class TestSocket {
       }
     }
     return (
-      String(decoding: buffer[..<count], as: UTF8.self), IPv4Address(number: remote.sin_addr.s_addr.bigEndian),
+      String(decoding: buffer[..<count], as: UTF8.self),
+      IPv4Address(number: remote.sin_addr.s_addr.bigEndian),
       remote.sin_port.bigEndian
     )
   }

@@ -33,7 +33,8 @@ import Testing
     try host.network.make(dev)
     let guests = try (0...2).map { try host.guest(dev, vmid: $0) }
     try guests[0].send(
-      guests[0].udpFrame(to: AddressPlan.mac(of: guests[0].plan.address(vmid: 9)!), guests[1].address, "lost"))
+      guests[0].udpFrame(to: AddressPlan.mac(of: guests[0].plan.address(vmid: 9)!), guests[1].address, "lost")
+    )
     try guests[0].sendUDP(to: guests[1], "yours")
     try guests[0].send(guests[0].udpFrame(to: broadcast, guests[0].plan.broadcast, "for all"))
     #expect(try guests[1].receive(upTo: "yours").isEmpty)

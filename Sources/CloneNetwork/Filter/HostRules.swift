@@ -97,6 +97,12 @@ enum HostRules {
 
     """
 
+  /// A client whose address is one of the family's own would get its answers nowhere: it comes as the host.
+  static func maskClients(family: String, subnet: IPv4Subnet) -> String {
+    let link = InterfaceNames.name(.routerLink, family: family)
+    return "add rule inet snowfork srcnat oifname \"\(link)\" ip saddr \(subnet) masquerade\n"
+  }
+
   /// All without a router: what `outward` has added goes.
   static let noOutward = """
     add map inet snowfork forwards { type inet_proto . inet_service : ipv4_addr; }

@@ -27,7 +27,9 @@ final class NFTables: @unchecked Sendable {
   }
 
   /// What a `list` command shows, each thing with its kind: `set`, `table` and so on. Nil: there is no such thing.
-  func list(_ command: String, _ operation: @autoclosure () -> String) throws(NetworkError) -> [[String: Any]]? {
+  func list(_ command: String, _ operation: @autoclosure () -> String) throws(NetworkError) -> [[String:
+    Any]]?
+  {
     guard nft_run_cmd_from_buffer(context, command) == 0 else {
       let failure = failure(operation())
       if failure.cause.contains("No such file or directory") { return nil }

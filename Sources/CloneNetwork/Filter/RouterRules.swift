@@ -20,8 +20,6 @@ enum RouterRules {
       "add rule inet snowfork forward iifname inner oifname outer ct direction reply accept",
       "add rule inet snowfork forward iifname inner oifname outer ip saddr \(plan.subnet) jump allowed",
       "add rule inet snowfork srcnat oifname outer masquerade",
-      // A client whose address is one of the family's would get its answers nowhere.
-      "add rule inet snowfork srcnat oifname inner ip saddr \(plan.subnet) masquerade",
     ]
     for destination in family.outward?.allowed ?? [] {
       rules.append("add rule inet snowfork allowed \(condition(destination)) accept")

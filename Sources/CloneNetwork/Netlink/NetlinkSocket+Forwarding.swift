@@ -64,7 +64,8 @@ extension NetlinkSocket {
   func addReplica(vxlan index: CInt, host: IPv4Address) throws(NetlinkFailure) {
     do {
       try request(
-        remote(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_APPEND, index, RemoteStation(mac: Self.everybody, host: host)))
+        remote(
+          RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_APPEND, index, RemoteStation(mac: Self.everybody, host: host)))
     } catch {
       if !error.isExisting { throw error }
     }
@@ -94,7 +95,9 @@ extension NetlinkSocket {
     var header = ifaddrmsg()
     header.ifa_family = UInt8(AF_INET)
     return try dump { NetlinkMessage(RTM_GETADDR, flags: NLM_F_DUMP, header: header) }.compactMap { answer in
-      guard Int(answer.type) == Int(RTM_NEWADDR), let entry = answer.header(ifaddrmsg.self) else { return nil }
+      guard Int(answer.type) == Int(RTM_NEWADDR), let entry = answer.header(ifaddrmsg.self) else {
+        return nil
+      }
       return answer.attributes(after: ifaddrmsg.self).address(IFA_LOCAL).map {
         (CInt(entry.ifa_index), $0, Int(entry.ifa_prefixlen))
       }
@@ -123,17 +126,36 @@ extension NetlinkSocket {
     do { try request(message) } catch { if !error.isMissing { throw error } }
   }
 
+  /// Packets for the subnet leave by the interface, from this address: what the kernel itself adds with an address,
+  /// and nobody when somebody has deleted it.
+  func setLocalRoute(
+    _ subnet: IPv4Subnet, source: IPv4Address, index: CInt
+  ) throws(NetlinkFailure) {
+    let message = route(
+      prefixLength: subnet.prefixLength, protocol: RTPROT_KERNEL, scope: RT_SCOPE_LINK.rawValue)
+    message.put(RTA_DST.rawValue, subnet.base)
+    message.put(RTA_PREFSRC.rawValue, source)
+    message.put(RTA_OIF.rawValue, UInt32(bitPattern: index))
+    try request(message)
+  }
+
   func setDefaultRoute(gateway: IPv4Address, index: CInt) throws(NetlinkFailure) {
-    var header = rtmsg()
-    header.rtm_family = UInt8(AF_INET)
-    header.rtm_table = UInt8(RT_TABLE_MAIN.rawValue)
-    header.rtm_protocol = UInt8(RTPROT_STATIC)
-    header.rtm_scope = UInt8(RT_SCOPE_UNIVERSE.rawValue)
-    header.rtm_type = UInt8(RTN_UNICAST)
-    let message = NetlinkMessage(RTM_NEWROUTE, flags: NLM_F_CREATE | NLM_F_REPLACE, header: header)
+    let message = route(prefixLength: 0, protocol: RTPROT_STATIC, scope: RT_SCOPE_UNIVERSE.rawValue)
     message.put(RTA_GATEWAY.rawValue, gateway)
     message.put(RTA_OIF.rawValue, UInt32(bitPattern: index))
     try request(message)
+  }
+
+  private func route(prefixLength: Int, protocol source: some BinaryInteger, scope: UInt32) -> NetlinkMessage
+  {
+    var header = rtmsg()
+    header.rtm_family = UInt8(AF_INET)
+    header.rtm_dst_len = UInt8(prefixLength)
+    header.rtm_table = UInt8(RT_TABLE_MAIN.rawValue)
+    header.rtm_protocol = UInt8(source)
+    header.rtm_scope = UInt8(scope)
+    header.rtm_type = UInt8(RTN_UNICAST)
+    return NetlinkMessage(RTM_NEWROUTE, flags: NLM_F_CREATE | NLM_F_REPLACE, header: header)
   }
 
   /// What leaves by the interface waits its turn at this rate; nil: at once. `queueBytes` may wait, more is dropped.

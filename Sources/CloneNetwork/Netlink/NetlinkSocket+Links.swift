@@ -123,7 +123,7 @@ extension NetlinkSocket {
       }
     }
     do { try request(quiet) } catch {
-      // No IPv6 at all, or not with so small an MTU.
+      // The kernel has no IPv6.
       if error.code != -CInt(NLE_AF_NOSUPPORT) { throw error }
     }
     header.ifi_change = UInt32(IFF_UP)
