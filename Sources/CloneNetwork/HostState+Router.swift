@@ -28,7 +28,7 @@ extension HostState {
 
     let link = try veth(.routerLink, family, to: RouterRules.outer, router, inside)
     try netlink.setLink(
-      link.near, alias: InterfaceNames.alias(family: family), mtu: max(1500, network.mtu))
+      link.near, alias: InterfaceNames.alias(family: family, "\(plan.subnet)"), mtu: max(1500, network.mtu))
     try inside.setLink(link.far, mtu: max(1500, network.mtu))
     let host = try linkAddress(link.near)
     let outer = IPv4Address(number: host.number + 1)
@@ -48,6 +48,7 @@ extension HostState {
     try router.run { try writeSetting("/proc/sys/net/ipv4/ip_forward", "1") }
 
     families[family]?.router = outer
+    families[family]?.subnet = plan.subnet
     let operation = "make the router of family \(family)"
     try applyRules(operation)
     try openForwarding(operation)

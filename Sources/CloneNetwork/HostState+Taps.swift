@@ -34,13 +34,13 @@ extension HostState {
         }
       }
       let link = try interface(name, kind: "tun", family) {}
-      if let vmOfLink = InterfaceNames.owner(alias: link.alias)?.vm, vmOfLink != vm {
+      if let vmOfLink = InterfaceNames.owner(alias: link.alias)?.detail, vmOfLink != vm {
         throw NetworkError(
           .inUse, operation, cause: "its interface \(name) is that of \(vmOfLink)",
           remedy: "Rename one of them.")
       }
       try netlink.setLink(
-        link.index, alias: InterfaceNames.alias(family: family, vm: vm), mtu: network.mtu,
+        link.index, alias: InterfaceNames.alias(family: family, vm), mtu: network.mtu,
         master: bridge.index)
       let tap = taps[name] ?? TapInterface(name: name, family: family, vm: vm, binding: nil)
       try netlink.setPort(link.index, tap.binding == nil ? Self.silent : Self.speaking)

@@ -11,6 +11,8 @@ final class HostState {
     var vxlanPort: UInt16?
     /// The outer address of its router; nil: it has none.
     var router: IPv4Address?
+    /// Of the router's inner side.
+    var subnet: IPv4Subnet?
     var forwards: Set<HostPort> = []
   }
 
@@ -50,7 +52,7 @@ final class HostState {
         else { continue }
         switch kind {
         case .tap:
-          if let vm = owner.vm {
+          if let vm = owner.detail {
             taps[link.name] = TapInterface(name: link.name, family: owner.family, vm: vm, binding: nil)
           }
         case .bridge, .routerPort: families[owner.family, default: Family()].made = made[owner.family]
@@ -59,6 +61,7 @@ final class HostState {
           families[owner.family]?.peers = Set(
             try netlink.remoteStations(vxlan: link.index).filter(\.isForEverybody).map(\.host))
         case .routerLink:
+          families[owner.family, default: Family()].subnet = owner.detail.flatMap { IPv4Subnet($0) }
           families[owner.family, default: Family()].router = addresses.first { $0.index == link.index }.map {
             IPv4Address(number: $0.address.number + 1)
           }
@@ -116,9 +119,7 @@ final class HostState {
       for (name, family) in families.sorted(by: { $0.key < $1.key }) {
         guard let router = family.router else { continue }
         for port in family.forwards { forwards[port] = router }
-        if let made = family.made {
-          text += HostRules.maskClients(family: name, subnet: made.network.subnet)
-        }
+        if let subnet = family.subnet { text += HostRules.maskClients(family: name, subnet: subnet) }
       }
       text += HostRules.setForwards(forwards)
     }

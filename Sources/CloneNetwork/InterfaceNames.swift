@@ -48,12 +48,13 @@ enum InterfaceNames {
 
   // MARK: aliases, as `ip link` shows them
 
-  static func alias(family: String, vm: String? = nil) -> String {
-    "snowfork \(family)" + (vm.map { " \($0)" } ?? "")
+  /// `detail`: of a tap the VM, of a router's link the family's subnet.
+  static func alias(family: String, _ detail: String? = nil) -> String {
+    "snowfork \(family)" + (detail.map { " \($0)" } ?? "")
   }
 
   /// Whose it is; nil: half-made, or not ours.
-  static func owner(alias: String?) -> (family: String, vm: String?)? {
+  static func owner(alias: String?) -> (family: String, detail: String?)? {
     let words = (alias ?? "").split(separator: " ", omittingEmptySubsequences: false).map(String.init)
     guard words.count == 2 || words.count == 3, words[0] == "snowfork" else { return nil }
     return (words[1], words.count == 3 ? words[2] : nil)

@@ -22,7 +22,7 @@ int clinux_unshare_network(void);
 /// file's namespace if there is none. EBUSY: somebody else has it open. Linux 2.6.
 int clinux_tap_attach(int file, const char *name, int has_virtio_header);
 
-/// ioctl(2) TUNSETPERSIST: whether the tap outlives its file. TUNSETOWNER: who may open it without privileges. Linux 2.6.
+/// ioctl(2) TUNSETPERSIST: whether the tap outlives its file. TUNSETOWNER: who may open it unprivileged. Linux 2.6.
 int clinux_tap_set_persistent(int file, int is_persistent);
 int clinux_tap_set_owner(int file, uid_t owner);
 
