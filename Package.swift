@@ -143,6 +143,9 @@ let package = Package(
       name: "bench-mcdist", dependencies: ["Mcdist", "GuestMemory", "LinuxSystem"], path: "bench/mcdist",
       exclude: ["run"], swiftSettings: strict),
     .executableTarget(
+      name: "bench-net", dependencies: ["CloneNetwork", "LinuxSystem"], path: "bench/net",
+      exclude: ["run"], swiftSettings: strict),
+    .executableTarget(
       name: "bench-fork", dependencies: ["GuestWire", "LinuxSystem"], path: "bench/fork",
       exclude: ["run", "guest"], swiftSettings: strict),
     .executableTarget(name: "memtap-test-guest", path: "Tests/Support/memtap-test-guest"),

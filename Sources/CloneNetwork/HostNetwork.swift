@@ -93,5 +93,7 @@ public struct TapInterface: Sendable, Equatable {
   public let family: String
   public let vm: String
   /// Nil: nobody may.
-  public var binding: TapBinding?
+  public internal(set) var binding: TapBinding?
+  /// The kernel's number for the interface.
+  var index: CInt
 }

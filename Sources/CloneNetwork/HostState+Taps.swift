@@ -42,7 +42,10 @@ extension HostState {
       try netlink.setLink(
         link.index, alias: InterfaceNames.alias(family: family, vm), mtu: network.mtu,
         master: bridge.index)
-      let tap = taps[name] ?? TapInterface(name: name, family: family, vm: vm, binding: nil)
+      // One that somebody has made anew has another number.
+      if taps[name]?.index != link.index { try forget(name, operation) }
+      let tap = TapInterface(
+        name: name, family: family, vm: vm, binding: taps[name]?.binding, index: link.index)
       try netlink.setPort(link.index, tap.binding == nil ? Self.silent : Self.speaking)
       if let binding = tap.binding { try netlink.setStation(binding.mac, port: link.index) }
       try netlink.setUp(link.index)
@@ -74,11 +77,11 @@ extension HostState {
       }
     }
     do {
-      guard let link = try netlink.link(name) else { throw noTap(name, "bind") }
+      guard let link = try netlink.link(name), link.index == tap.index else { throw noTap(name, "bind") }
       let old = tap.binding
       if old != binding {
-        let taken = old.map { HostRules.deleteBound(name, $0) } ?? ""
-        try nftables.run(taken + HostRules.addBound(name, binding), operation)
+        let taken = old.map { HostRules.deleteBound(name, $0) + HostRules.deletePath(tap.index, $0) } ?? ""
+        try nftables.run(taken + HostRules.addBound(name, index: tap.index, binding), operation)
         tap.binding = binding
         taps[name] = tap
       }
@@ -111,8 +114,9 @@ extension HostState {
 
   /// Nobody may speak from a tap of this name any more, be it there or not.
   private func forget(_ name: String, _ operation: String) throws(NetworkError) {
-    guard let binding = taps[name]?.binding else { return }
-    try nftables.run(HostRules.deleteBound(name, binding), operation)
+    guard let tap = taps[name], let binding = tap.binding else { return }
+    try nftables.run(
+      HostRules.deleteBound(name, binding) + HostRules.deletePath(tap.index, binding), operation)
     taps[name]?.binding = nil
   }
 

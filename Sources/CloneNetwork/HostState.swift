@@ -53,7 +53,8 @@ final class HostState {
         switch kind {
         case .tap:
           if let vm = owner.detail {
-            taps[link.name] = TapInterface(name: link.name, family: owner.family, vm: vm, binding: nil)
+            taps[link.name] = TapInterface(
+              name: link.name, family: owner.family, vm: vm, binding: nil, index: link.index)
           }
         case .bridge, .routerPort: families[owner.family, default: Family()].made = made[owner.family]
         case .vxlan:
@@ -106,11 +107,18 @@ final class HostState {
     }
   }
 
+  /// Replaces the paths by those of the taps that are bound.
+  var pathRules: String {
+    taps.values.reduce(into: HostRules.flushPaths) { text, tap in
+      if let binding = tap.binding { text += HostRules.addPath(tap.index, binding) }
+    }
+  }
+
   /// Puts all rules and sets as they have to be, in one transaction.
   func applyRules(_ operation: String) throws(NetworkError) {
     let all = families.values
     let hasRouter = all.contains { $0.router != nil }
-    var text = HostRules.bridge + HostRules.inet
+    var text = HostRules.bridge + HostRules.inet + pathRules
     text += hasRouter ? HostRules.outward : HostRules.noOutward
     text += HostRules.setPeers(
       all.reduce(into: []) { $0.formUnion($1.peers) }, ports: Set(all.compactMap(\.vxlanPort)))
