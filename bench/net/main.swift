@@ -27,18 +27,20 @@ encoder.outputFormatting = [.sortedKeys]
 
 func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
 
-func tell(_ figure: String, _ samples: [Double], taps: Int? = nil, plain: [Double]? = nil, better: Double = 1)
-  throws
-{
+func tell(
+  _ figure: String, _ samples: [Double], taps: Int? = nil, plain: [Double]? = nil, better: Double = 1,
+  bridgeNetfilter: Bool? = nil
+) throws {
   let ratio = plain.map { median(zip(samples, $0).map { better > 0 ? $0 / $1 : $1 / $0 }) }
   let line = Line(
     figure: figure, taps: taps, median: median(samples), min: samples.min()!, max: samples.max()!,
     ratioToPlain: ratio, bridgeNetfilter: bridgeNetfilter)
   print(String(decoding: try encoder.encode(line), as: UTF8.self))
-  let setting = bridgeNetfilter.map { $0 ? " with br_netfilter" : "" } ?? ""
-  let text = "\(figure)\(setting)\(taps.map { " with \($0) taps" } ?? ""): \(String(format: "%.4g", line.median))"
+  let setting =
+    (bridgeNetfilter ?? false ? " with br_netfilter" : "") + (taps.map { " with \($0) taps" } ?? "")
+  let comparison = ratio.map { String(format: ", %.3f of a plain bridge", $0) } ?? ""
   FileHandle.standardError.write(
-    Data((text + (ratio.map { String(format: ", %.3f of a plain bridge", $0) } ?? "") + "\n").utf8))
+    Data("\(figure)\(setting): \(String(format: "%.4g", line.median))\(comparison)\n".utf8))
 }
 
 func tool(_ command: String) throws {
@@ -56,7 +58,6 @@ func familyWire(segments: Bool) throws -> Wire {
     let family = FamilyNetwork(
       family: "dev", vni: 1, subnet: IPv4Subnet("10.111.0.0/16")!, underlay: IPv4Address("127.0.0.1")!)
     try network.make(family)
-    for c in (ProcessInfo.processInfo.environment["EXP"] ?? "").split(separator: ";") { try! tool("ip netns exec \(name) " + c) }
     return try (0...1).map { vmid in
       let tap = try network.addTap(vm: "dev.\(vmid)", family: "dev").name
       let address = AddressPlan(family.subnet)!.address(vmid: vmid)!
@@ -86,7 +87,8 @@ func compare(
   let wires = [try familyWire(segments: segments), try plainWire(segments: segments)]
   defer { for wire in wires { try? wire.remove() } }
   for wire in wires {
-    try tool("ip netns exec \(wire.name) sysctl -qw net.bridge.bridge-nf-call-iptables=\(bridgeNetfilter ? 1 : 0)")
+    try tool(
+      "ip netns exec \(wire.name) sysctl -qw net.bridge.bridge-nf-call-iptables=\(bridgeNetfilter ? 1 : 0)")
     _ = try value(wire)
   }
   var samples: [[Double]] = [[], []]
@@ -148,6 +150,7 @@ func calls(taps count: Int) throws {
 
 let rounds = CommandLine.arguments.contains("--quick") ? 200 : 1000
 do {
+  for count in [0, 500] { try calls(taps: count) }
   // br_netfilter is in this kernel; on most it is a module that only container engines load.
   for bridgeNetfilter in [false, true] {
     func compare(_ figure: String, segments: Bool, better: Double, _ value: (Wire) throws -> Double?) throws {
