@@ -111,14 +111,16 @@ extension HostState {
 
   func remove(_ family: String) throws(NetworkError) {
     let operation = "remove the network of family \(family)"
-    for tap in taps.values where tap.family == family { try removeTap(tap.name) }
+    try removeTaps(taps.values.filter { $0.family == family }.map(\.name))
     do {
       try removeRouter(family)
+      var indices: [CInt] = []
       for kind in [InterfaceNames.Kind.vxlan, .bridge] {
         if let link = try netlink.link(InterfaceNames.name(kind, family: family)) {
-          try netlink.deleteLink(link.index)
+          indices.append(link.index)
         }
       }
+      try netlink.deleteLinks(indices)
     } catch { throw .wrap(operation, error) }
     families[family] = nil
     try families.isEmpty ? removeRules(operation) : applyRules(operation)
@@ -133,17 +135,16 @@ extension HostState {
     let operation = "sweep the networks of dead families"
     try load(operation)
     for family in families.keys where !kept.contains(family) { try remove(family) }
-    for tap in taps.values where !kept.contains(tap.family) || vms?.contains(tap.vm) == false {
-      try removeTap(tap.name)
-    }
+    try removeTaps(
+      taps.values.filter { !kept.contains($0.family) || vms?.contains($0.vm) == false }.map(\.name))
     // What a crash left half-made has no owner, or belongs to no bridge.
     let suffixes = Set(kept.map { InterfaceNames.suffix($0) })
     do {
-      for link in try netlink.links() {
-        guard let kind = InterfaceNames.kind(of: link.name) else { continue }
-        let isKept = kind == .tap ? taps[link.name] != nil : suffixes.contains(String(link.name.dropFirst(3)))
-        if !isKept { try netlink.deleteLink(link.index) }
+      let left = try netlink.links().filter { link in
+        guard let kind = InterfaceNames.kind(of: link.name) else { return false }
+        return kind == .tap ? taps[link.name] == nil : !suffixes.contains(String(link.name.dropFirst(3)))
       }
+      try netlink.deleteLinks(left.map(\.index))
       let prefix = InterfaceNames.routerPrefix(host: number)
       for name in try NetworkNamespace.names(prefix: prefix)
       where !suffixes.contains(String(name.dropFirst(prefix.count))) {

@@ -107,12 +107,12 @@ extension HostState {
 
   /// Takes away what there is of the family's router. Connections through it end.
   func removeRouter(_ family: String) throws {
+    // The other ends go with them, also where somebody still holds the namespace.
+    var indices: [CInt] = []
     for kind in [InterfaceNames.Kind.routerPort, .routerLink] {
-      // The other end goes with it, also where somebody still holds the namespace.
-      if let link = try netlink.link(InterfaceNames.name(kind, family: family)) {
-        try netlink.deleteLink(link.index)
-      }
+      if let link = try netlink.link(InterfaceNames.name(kind, family: family)) { indices.append(link.index) }
     }
+    try netlink.deleteLinks(indices)
     let name = routerName(family)
     if try NetworkNamespace.names(prefix: name).contains(name) { try NetworkNamespace.remove(named: name) }
     guard families[family]?.router != nil else { return }

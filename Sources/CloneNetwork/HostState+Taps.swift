@@ -26,7 +26,7 @@ extension HostState {
           remedy: "Make its network again.")
       }
       if try netlink.link(name) == nil {
-        try forget(name, operation)
+        try forget([name], operation)
         try namespace.run {
           let tap = try TapDevice.open(name)
           try TapDevice.setPersistent(tap, true)
@@ -43,7 +43,7 @@ extension HostState {
         link.index, alias: InterfaceNames.alias(family: family, vm), mtu: network.mtu,
         master: bridge.index)
       // One that somebody has made anew has another number.
-      if taps[name]?.index != link.index { try forget(name, operation) }
+      if taps[name]?.index != link.index { try forget([name], operation) }
       let tap = TapInterface(
         name: name, family: family, vm: vm, binding: taps[name]?.binding, index: link.index)
       try netlink.setPort(link.index, tap.binding == nil ? Self.silent : Self.speaking)
@@ -94,7 +94,7 @@ extension HostState {
   func unbind(_ name: String) throws(NetworkError) {
     guard let tap = taps[name] else { throw noTap(name, "unbind") }
     let operation = "take the address from \(tap.vm)"
-    try forget(name, operation)
+    try forget([name], operation)
     do {
       guard let link = try netlink.link(name) else { throw noTap(name, "unbind") }
       if let mac = tap.binding?.mac { try netlink.deleteStation(mac, port: link.index) }
@@ -102,22 +102,27 @@ extension HostState {
     } catch { throw .wrap(operation, error) }
   }
 
-  func removeTap(_ name: String) throws(NetworkError) {
-    let operation = "remove the network card \(name)"
-    guard InterfaceNames.kind(of: name) == .tap else { throw noTap(name, "remove") }
+  func removeTaps(_ names: [String]) throws(NetworkError) {
+    let operation =
+      names.count == 1 ? "remove the network card \(names[0])" : "remove \(names.count) network cards"
+    for name in names where InterfaceNames.kind(of: name) != .tap { throw noTap(name, "remove") }
+    try forget(names, operation)
     do {
-      if let link = try netlink.link(name) { try netlink.deleteLink(link.index) }
+      var indices: [CInt] = []
+      for name in names { if let link = try netlink.link(name) { indices.append(link.index) } }
+      try netlink.deleteLinks(indices)
     } catch { throw .wrap(operation, error) }
-    try forget(name, operation)
-    taps[name] = nil
+    for name in names { taps[name] = nil }
   }
 
-  /// Nobody may speak from a tap of this name any more, be it there or not.
-  private func forget(_ name: String, _ operation: String) throws(NetworkError) {
-    guard let tap = taps[name], let binding = tap.binding else { return }
+  /// Nobody may speak from taps of these names any more, be they there or not.
+  private func forget(_ names: [String], _ operation: String) throws(NetworkError) {
+    let bound = names.compactMap { taps[$0] }.filter { $0.binding != nil }
+    guard !bound.isEmpty else { return }
     try nftables.run(
-      HostRules.deleteBound(name, binding) + HostRules.deletePath(tap.index, binding), operation)
-    taps[name]?.binding = nil
+      bound.map { HostRules.deleteBound($0.name, $0.binding!) + HostRules.deletePath($0.index, $0.binding!) }
+        .joined(), operation)
+    for tap in bound { taps[tap.name]?.binding = nil }
   }
 
   private func made(

@@ -89,8 +89,8 @@ import Testing
     // What one gives up another may have.
     try bind(first, "02:5f:0a:6f:00:05", "10.111.0.5")
     try bind(second, "02:5f:0a:6f:00:03", "10.111.0.3")
-    try host.network.removeTap(first)
-    try host.network.removeTap(first)
+    try host.network.removeTaps([first])
+    try host.network.removeTaps([first])
     try bind(second, "02:5f:0a:6f:00:05", "10.111.0.5")
   }
 
@@ -101,7 +101,7 @@ import Testing
       let error = #expect(throws: NetworkError.self) { try host.network.addTap(vm: vm, family: family) }
       #expect(error?.code == code)
     }
-    let error = #expect(throws: NetworkError.self) { try host.network.removeTap("eth0") }
+    let error = #expect(throws: NetworkError.self) { try host.network.removeTaps(["eth0"]) }
     #expect(error?.code == .notFound)
   }
 

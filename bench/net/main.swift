@@ -144,7 +144,7 @@ func calls(taps count: Int) throws {
   family.outward = OutwardPolicy(allowed: [.init(IPv4Subnet("0.0.0.0/0")!)], bytesPerSecondMax: 10_000_000)
   try tell("make_router_us", [try microseconds { try network.make(family) }], taps: count)
   let last = network.taps(family: "dev").last!.name
-  try tell("remove_tap_us", [try microseconds { try network.removeTap(last) }], taps: count)
+  try tell("remove_taps_us", [try microseconds { try network.removeTaps([last]) }], taps: count)
   try tell("sweep_us", [try microseconds { try network.sweep(keeping: []) }], taps: count)
 }
 

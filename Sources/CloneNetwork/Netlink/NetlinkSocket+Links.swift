@@ -166,4 +166,24 @@ extension NetlinkSocket {
       if !error.isMissing { throw error }
     }
   }
+
+  /// All of them at once: the kernel waits some 20 ms until nobody looks at an interface any more, or at many.
+  func deleteLinks(_ indices: [CInt]) throws(NetlinkFailure) {
+    guard indices.count > 1 else {
+      if let only = indices.first { try deleteLink(only) }
+      return
+    }
+    // A group of interfaces that nothing else is in.
+    let doomed: UInt32 = 0x5F00_DEAD
+    for index in indices {
+      var header = ifinfomsg()
+      header.ifi_index = index
+      let message = NetlinkMessage(RTM_SETLINK, header: header)
+      message.put(IFLA_GROUP, doomed)
+      do { try request(message) } catch { if !error.isMissing { throw error } }
+    }
+    let message = NetlinkMessage(RTM_DELLINK, header: ifinfomsg())
+    message.put(IFLA_GROUP, doomed)
+    do { try request(message) } catch { if !error.isMissing { throw error } }
+  }
 }
