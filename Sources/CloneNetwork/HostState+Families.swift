@@ -151,10 +151,6 @@ extension HostState {
         try NetworkNamespace.remove(named: name)
       }
     } catch { throw .wrap(operation, error) }
-    let stale = try bindings(operation).filter { tap, _ in taps[tap] == nil }
-    if !stale.isEmpty {
-      try nftables.run(stale.map { HostRules.deleteBound($0.tap, $0.1) }.joined(), operation)
-    }
     try families.isEmpty ? removeRules(operation) : applyRules(operation)
   }
 }

@@ -80,10 +80,15 @@ extension HostState {
       guard let link = try netlink.link(name), link.index == tap.index else { throw noTap(name, "bind") }
       let old = tap.binding
       if old != binding {
-        let taken = old.map { HostRules.deleteBound(name, $0) + HostRules.deletePath(tap.index, $0) } ?? ""
-        try nftables.run(taken + HostRules.addBound(name, index: tap.index, binding), operation)
+        let taken = old.map { HostRules.deleteBound(name, index: tap.index, $0) } ?? ""
         tap.binding = binding
         taps[name] = tap
+        do {
+          try runOrApply(taken + HostRules.addBound(name, index: tap.index, binding), operation)
+        } catch {
+          taps[name]?.binding = old
+          throw error
+        }
       }
       if let old, old.mac != binding.mac { try netlink.deleteStation(old.mac, port: link.index) }
       try netlink.setStation(binding.mac, port: link.index)
@@ -119,10 +124,14 @@ extension HostState {
   private func forget(_ names: [String], _ operation: String) throws(NetworkError) {
     let bound = names.compactMap { taps[$0] }.filter { $0.binding != nil }
     guard !bound.isEmpty else { return }
-    try nftables.run(
-      bound.map { HostRules.deleteBound($0.name, $0.binding!) + HostRules.deletePath($0.index, $0.binding!) }
-        .joined(), operation)
     for tap in bound { taps[tap.name]?.binding = nil }
+    try runOrApply(
+      bound.map { HostRules.deleteBound($0.name, index: $0.index, $0.binding!) }.joined(), operation)
+  }
+
+  /// Where somebody has flushed our rules an element can be neither added nor taken: then all is put as it has to be.
+  private func runOrApply(_ commands: String, _ operation: String) throws(NetworkError) {
+    do { try nftables.run(commands, operation) } catch { try applyRules(operation) }
   }
 
   private func made(

@@ -107,10 +107,10 @@ final class HostState {
     }
   }
 
-  /// Replaces the paths by those of the taps that are bound.
-  var pathRules: String {
-    taps.values.reduce(into: HostRules.flushPaths) { text, tap in
-      if let binding = tap.binding { text += HostRules.addPath(tap.index, binding) }
+  /// Replaces what is bound by what is known to be.
+  private var boundRules: String {
+    taps.values.sorted { $0.name < $1.name }.reduce(into: HostRules.flushBound) { text, tap in
+      if let binding = tap.binding { text += HostRules.addBound(tap.name, index: tap.index, binding) }
     }
   }
 
@@ -118,7 +118,7 @@ final class HostState {
   func applyRules(_ operation: String) throws(NetworkError) {
     let all = families.values
     let hasRouter = all.contains { $0.router != nil }
-    var text = HostRules.bridge + HostRules.inet + pathRules
+    var text = HostRules.bridge + HostRules.inet + boundRules
     text += hasRouter ? HostRules.outward : HostRules.noOutward
     text += HostRules.setPeers(
       all.reduce(into: []) { $0.formUnion($1.peers) }, ports: Set(all.compactMap(\.vxlanPort)))

@@ -70,6 +70,7 @@ import Testing
       "ip link delete \(vxlan)", "bridge fdb delete 00:00:00:00:00:00 dev \(vxlan) dst 192.0.2.3",
       "bridge fdb append 00:00:00:00:00:00 dev \(vxlan) dst 192.0.2.9", "ip link set \(guest.tap) nomaster",
       "nft flush chain bridge snowfork from_tap", "nft delete table inet snowfork",
+      "nft flush ruleset", "nft flush set bridge snowfork bound", "nft flush set bridge snowfork paths",
       "nft flush set inet snowfork peers", "ip netns exec \(router) ip link delete outer",
       "ip netns exec \(router) ip link delete inner", "ip netns exec \(router) nft flush ruleset",
       "ip netns exec \(router) ip route flush table main",
@@ -167,6 +168,30 @@ import Testing
         == "cannot make the network of family dev: another VXLAN interface of this host has VNI 9. Take another one."
     )
     try host.tool("ip link delete other")
+    host.expectNothingLeft()
+  }
+
+  /// Somebody flushes the host's rules, as a restart of its firewall does: calls still do what they say.
+  @Test(arguments: ["nft flush ruleset", "nft flush set bridge snowfork bound"])
+  func rulesThatWereFlushedAreNoHindrance(flush: String) throws {
+    let host = try TestHost()
+    defer { host.close() }
+    let dev = family("dev", outward: everywhere)
+    try host.network.make(dev)
+    let (parent, clone) = (try host.guest(dev, vmid: 0), try host.guest(dev, vmid: 1))
+    let next = AddressPlan(dev.subnet)!.address(vmid: 2)!
+    try host.tool(flush)
+    try host.network.bind(tap: clone.tap, mac: AddressPlan.mac(of: next), address: next)
+    try clone.sendUDP(to: parent, "with the old address")
+    try host.network.bind(tap: clone.tap, mac: clone.mac, address: clone.address)
+    try clone.sendUDP(to: parent, "with its own")
+    #expect(try parent.receive(upTo: "with its own").isEmpty)
+    try host.tool(flush)
+    try host.network.unbind(tap: clone.tap)
+    try host.tool(flush)
+    try host.network.removeTaps([parent.tap, clone.tap])
+    try host.tool(flush)
+    try host.network.remove(family: "dev")
     host.expectNothingLeft()
   }
 

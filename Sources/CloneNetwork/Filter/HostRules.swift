@@ -147,22 +147,15 @@ enum HostRules {
 
   static func addBound(_ tap: String, index: CInt, _ binding: TapBinding) -> String {
     "add element \(bound) { \"\(tap)\" . \(binding.mac) . \(binding.address) }\n"
-      + addPath(index, binding)
+      + "add element bridge snowfork paths { \(index) . \(binding.mac) . \(binding.address) }\n"
   }
 
-  static func deleteBound(_ tap: String, _ binding: TapBinding) -> String {
+  static func deleteBound(_ tap: String, index: CInt, _ binding: TapBinding) -> String {
     "delete element \(bound) { \"\(tap)\" . \(binding.mac) . \(binding.address) }\n"
+      + "delete element bridge snowfork paths { \(index) . \(binding.mac) . \(binding.address) }\n"
   }
 
-  static func deletePath(_ index: CInt, _ binding: TapBinding) -> String {
-    "delete element bridge snowfork paths { \(index) . \(binding.mac) . \(binding.address) }\n"
-  }
-
-  static let flushPaths = "flush set bridge snowfork paths\n"
-
-  static func addPath(_ index: CInt, _ binding: TapBinding) -> String {
-    "add element bridge snowfork paths { \(index) . \(binding.mac) . \(binding.address) }\n"
-  }
+  static let flushBound = "flush set bridge snowfork bound\nflush set bridge snowfork paths\n"
 
   private static func replace(_ name: String, _ elements: [String], kind: String = "set") -> String {
     "flush \(kind) inet snowfork \(name)\n"
