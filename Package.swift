@@ -75,6 +75,8 @@ let package = Package(
       dependencies: ["LinuxSystem", .product(name: "Logging", package: "swift-log")], swiftSettings: strict),
     .target(
       name: "Hypervisor", dependencies: ["CLibvirt", "LinuxSystem"], swiftSettings: strict),
+    .target(
+      name: "CloneNetwork", dependencies: ["CLibnl", "CLibnftables", "LinuxSystem"], swiftSettings: strict),
     .target(name: "GuestMemory", swiftSettings: strict),
     .target(
       name: "Wire",
@@ -89,6 +91,8 @@ let package = Package(
     .target(name: "CLinux"),
     .systemLibrary(
       name: "CLibvirt", pkgConfig: "libvirt-qemu", providers: [.apt(["libvirt-dev"])]),
+    .systemLibrary(name: "CLibnl", pkgConfig: "libnl-3.0", providers: [.apt(["libnl-3-dev"])]),
+    .systemLibrary(name: "CLibnftables", pkgConfig: "libnftables", providers: [.apt(["libnftables-dev"])]),
     .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
     .testTarget(name: "GuestWireTests", dependencies: ["GuestWire"], swiftSettings: strict),
     .testTarget(
@@ -113,6 +117,8 @@ let package = Package(
       name: "CloneDiskTests",
       dependencies: ["CloneDisk", "LinuxSystem", .product(name: "Logging", package: "swift-log")],
       swiftSettings: strict),
+    .testTarget(
+      name: "CloneNetworkTests", dependencies: ["CloneNetwork", "LinuxSystem"], swiftSettings: strict),
     .testTarget(name: "GuestMemoryTests", dependencies: ["GuestMemory"], swiftSettings: strict),
     .testTarget(
       name: "McdistTests",
@@ -142,6 +148,9 @@ let package = Package(
       swiftSettings: strict),
     .executableTarget(
       name: "bench-mcdist", dependencies: ["Mcdist", "GuestMemory", "LinuxSystem"], path: "bench/mcdist",
+      exclude: ["run"], swiftSettings: strict),
+    .executableTarget(
+      name: "bench-net", dependencies: ["CloneNetwork", "LinuxSystem"], path: "bench/net",
       exclude: ["run"], swiftSettings: strict),
     .executableTarget(
       name: "bench-fork", dependencies: ["GuestWire", "LinuxSystem"], path: "bench/fork",

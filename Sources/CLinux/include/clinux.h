@@ -10,6 +10,7 @@
 
 #include "clinux_daemon.h"
 #include "clinux_datagrams.h"
+#include "clinux_network.h"
 #include "clinux_userfaultfd.h"
 #include "ramshim_protocol.h"
 
