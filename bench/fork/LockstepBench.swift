@@ -40,7 +40,7 @@ struct LockstepBench {
         let atFork = try snowfork.statistics(fork.ticket)
         let watch = Stopwatch()
         let snowfork = snowfork
-        let sums = try inAll(fork.clones.map(\.name)) {
+        let sums = try Self.inAll(fork.clones.map(\.name)) {
           try snowfork.execute(on: $0, ["sf-load", "sum", "/data"])
         }
         let microseconds = watch.microseconds
@@ -66,7 +66,7 @@ struct LockstepBench {
   }
 
   /// At the same time in all of them.
-  private func inAll(_ names: [String], _ body: @escaping @Sendable (String) throws -> String) throws
+  static func inAll(_ names: [String], _ body: @escaping @Sendable (String) throws -> String) throws
     -> [String]
   {
     let results = Mutex<[Result<String, any Error>]>([])

@@ -75,8 +75,20 @@ final class Snowfork: Sendable {
   func labUp(hosts: Int) throws { _ = try call(["lab", "up", "--hosts", "\(hosts)"]) }
   func labDown() throws { _ = try call(["lab", "down"]) }
 
-  func start(_ name: String, _ size: GuestSize) throws {
-    _ = try call(["vm", "start", name, "--image", image, "--memory", "\(size.ramMib)M", "--json"])
+  /// What the host's interface has sent, from the counters of its network namespace.
+  func sentBytes(of host: String) throws -> Double {
+    let table = String(
+      decoding: try call(["lab", "exec", host, "--", "cat", "/proc/self/net/dev"]), as: UTF8.self)
+    let sent = table.split(separator: "\n").filter { $0.contains(":") && !$0.contains("lo:") }.compactMap {
+      line in
+      line.split(separator: ":")[1].split(separator: " ").dropFirst(8).first.flatMap { Double($0) }
+    }
+    return sent.reduce(0, +)
+  }
+
+  func start(_ name: String, _ size: GuestSize, _ options: [String] = []) throws {
+    _ = try call(
+      ["vm", "start", name, "--image", image, "--memory", "\(size.ramMib)M", "--json"] + options)
     if size.inUseMib > 0 { _ = try execute(on: name, ["sf-load", "fill", "\(size.inUseMib)"]) }
   }
 

@@ -1,4 +1,4 @@
-// bench-fork --image DIR --programs DIR [--quick] [--only fork|busy|memory|slowdown|peers] [--hosts N [--lockstep]]
+// bench-fork --image DIR --programs DIR [--quick] [--only fork|busy|memory|slowdown|peers] [--hosts N [--lockstep|--disk]]
 // Started by bench/fork/run, which makes the image. JSON lines on stdout; progress and the table on stderr.
 import Foundation
 import Glibc
@@ -22,11 +22,14 @@ let hosts = value(of: "--hosts").flatMap { Int($0) }
 /// The same with several hosts, a lab's.
 func measure(hosts: Int, in workspace: Workspace) throws {
   let isLockstep = CommandLine.arguments.contains("--lockstep")
-  let recorder = Recorder(bench: isLockstep ? "lockstep" : "fork")
+  let isDisk = CommandLine.arguments.contains("--disk")
+  let recorder = Recorder(bench: isLockstep ? "lockstep" : isDisk ? "disk" : "fork")
   let snowfork = try Snowfork(programs: programs, image: imageDirectory, in: workspace)
   workspace.beforeEnd { try? snowfork.labDown() }
   try snowfork.labUp(hosts: hosts)
-  if isLockstep {
+  if isDisk {
+    try DiskBench(snowfork: snowfork, recorder: recorder, hosts: hosts, quick: quick).run()
+  } else if isLockstep {
     try LockstepBench(snowfork: snowfork, recorder: recorder, hosts: hosts, quick: quick).run()
   } else {
     try HostsBench(snowfork: snowfork, recorder: recorder, hosts: hosts, quick: quick).run()
