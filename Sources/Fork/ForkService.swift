@@ -10,7 +10,7 @@ import NIOPosix
 ///
 /// The actor holds the state; whatever blocks (libvirt, the pager) runs on `workers`. Its files: `+VMs` starts and
 /// stops, `+Tickets` grants and joins, `+Fork` forks, `+Snapshots` keeps fork points, `+Ends` ends clones,
-/// `+Guests` answers programs in guests, `+Adoption` takes over from a daemon that died, `+Views` reports. Over several
+/// `+Guests` answers programs in guests, `+Runs` runs their commands in clones, `+Adoption` takes over from a daemon that died, `+Views` reports. Over several
 /// hosts: `+Hosts` is a ticket's home, `+Distribution` brings snapshots to hosts, `+Foreign` is the part of a host in
 /// another's ticket, `+Hello` what follows from hosts' coming and going, `+Everywhere` asks all hosts.
 actor ForkService {
@@ -50,6 +50,8 @@ actor ForkService {
   var outcomeOrder: [String] = []
   /// The requests of each guest that are being answered.
   var openRequests: [String: Set<UInt32>] = [:]
+  /// How many commands each guest runs in clones, those that are being ended too.
+  var openRuns: [String: Int] = [:]
   var turns = Turns()
   /// Snapshots on their way to other hosts, or there: by snapshot and host.
   var deliveries: [String: [String: Task<Void, any Error>]] = [:]

@@ -573,6 +573,9 @@ public nonisolated struct Snowfork_V1_ExecInput: Sendable {
 
     public var environment: [String] = []
 
+    /// not empty, for a guest: name must be this VM of the called host, or descend from it
+    public var ancestor: String = String()
+
     public var unknownFields = SwiftProtobuf.UnknownStorage()
 
     public init() {}
@@ -2348,7 +2351,7 @@ nonisolated extension Snowfork_V1_ExecInput: SwiftProtobuf.Message, SwiftProtobu
 
 nonisolated extension Snowfork_V1_ExecInput.Start: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = Snowfork_V1_ExecInput.protoMessageName + ".Start"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}arguments\0\u{1}environment\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}arguments\0\u{1}environment\0\u{1}ancestor\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2359,6 +2362,7 @@ nonisolated extension Snowfork_V1_ExecInput.Start: SwiftProtobuf.Message, SwiftP
       case 1: try { try decoder.decodeSingularStringField(value: &self.name) }()
       case 2: try { try decoder.decodeRepeatedStringField(value: &self.arguments) }()
       case 3: try { try decoder.decodeRepeatedStringField(value: &self.environment) }()
+      case 4: try { try decoder.decodeSingularStringField(value: &self.ancestor) }()
       default: break
       }
     }
@@ -2374,6 +2378,9 @@ nonisolated extension Snowfork_V1_ExecInput.Start: SwiftProtobuf.Message, SwiftP
     if !self.environment.isEmpty {
       try visitor.visitRepeatedStringField(value: self.environment, fieldNumber: 3)
     }
+    if !self.ancestor.isEmpty {
+      try visitor.visitSingularStringField(value: self.ancestor, fieldNumber: 4)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2381,6 +2388,7 @@ nonisolated extension Snowfork_V1_ExecInput.Start: SwiftProtobuf.Message, SwiftP
     if lhs.name != rhs.name {return false}
     if lhs.arguments != rhs.arguments {return false}
     if lhs.environment != rhs.environment {return false}
+    if lhs.ancestor != rhs.ancestor {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
