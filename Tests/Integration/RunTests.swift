@@ -48,9 +48,11 @@ struct RunTests {
       #expect(outcome.status == 3 && outcome.text == "ready\nterm\n", "\(outcome.error)")
 
       // Of one that prints without end to nobody and does not mind hang-ups, too.
-      let stubborn = "trap '' HUP TERM; touch /tmp/runs; while :; do echo more; done"
+      let stubborn = "trap \"\" HUP TERM; touch /tmp/runs; while :; do echo more; done"
       let hung = try host.start(["exec", "dev", "--", "sh", "-c", "sf-exec \(name) sh -c '\(stubborn)' | sleep 600"])
-      func runs() throws -> Bool { try host.sfctl("exec", name, "--", "pgrep", "-f", "/tmp/runs").status == 0 }
+      func runs() throws -> Bool {
+        try host.sfctl("exec", name, "--", "sh", "-c", "ps | grep -q '[t]mp/runs'").status == 0
+      }
       #expect(try eventually { try runs() })
       try host.inside("dev", "killall", "-9", "sf-exec")
       #expect(try eventually { try !runs() })
@@ -197,7 +199,9 @@ struct RunLabTests {
 
       let stubborn = "trap '' HUP TERM; touch /tmp/runs; while :; do sleep 1; done"
       let hung = try host.start(["exec", "dev", "--", "sf-exec", name, "sh", "-c", stubborn])
-      func runs() throws -> Bool { try host.sfctl("exec", name, "--", "pgrep", "-f", "/tmp/runs").status == 0 }
+      func runs() throws -> Bool {
+        try host.sfctl("exec", name, "--", "sh", "-c", "ps | grep -q '[t]mp/runs'").status == 0
+      }
       #expect(try eventually { try runs() })
       try host.inside("dev", "killall", "-9", "sf-exec")
       #expect(try hung.wait().status == 128 + SIGKILL)

@@ -73,8 +73,10 @@ final class LocalClient {
     self.loop = loop
     pid = cguest_peer_pid(fd)
     token = try? loop.add(fd, EventLoop.readable) { [unowned self] events in
-      if events & EventLoop.writable != 0 { flush() }
-      if events & ~EventLoop.writable != 0 { receive() }
+      // The server lets go of a client that ends, be it in the first of the two.
+      let client = self
+      if events & EventLoop.writable != 0 { client.flush() }
+      if events & ~EventLoop.writable != 0 { client.receive() }
     }
     if token == nil { return nil }
   }

@@ -1,3 +1,4 @@
+import Glibc
 import GuestWire
 import NIOCore
 
