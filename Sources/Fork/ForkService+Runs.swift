@@ -89,7 +89,8 @@ extension ForkService {
   /// By its ticket, not by its name alone: a VM may have had the name before, and its kept snapshots clones.
   private func isClone(_ name: String, of parent: VMRecord) -> Bool {
     guard let record = guests[name]?.record, record.role == .clone, !record.state.isOver,
-      let id = record.ticket, let ticket = tickets[id]?.record, ticket.parent == parent.name, ticket.home == nil
+      let id = record.ticket, let ticket = tickets[id]?.record, ticket.parent == parent.name,
+      ticket.home == nil
     else { return false }
     if let known = guests[parent.name]?.knownTickets, !known.contains(id) { return false }
     guard let snapshot = ticket.snapshot.flatMap({ snapshots[$0] }) else { return true }

@@ -19,7 +19,8 @@ struct Sfctl: AsyncParsableCommand {
     version: snowforkVersion,
     subcommands: [
       VMCommand.self, ForkCommand.self, SnapshotCommand.self, CloneCommand.self, PSCommand.self,
-      ExecCommand.self, MPIRunCommand.self, JoinCommand.self, KillCommand.self, TicketCommand.self, StatsCommand.self,
+      ExecCommand.self, MPIRunCommand.self, JoinCommand.self, KillCommand.self, TicketCommand.self,
+      StatsCommand.self,
       TopCommand.self, ReportCommand.self, HostCommand.self, LabCommand.self, ImageCommand.self,
       DaemonCommand.self, DoctorCommand.self,
     ])

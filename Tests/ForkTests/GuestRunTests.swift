@@ -13,7 +13,9 @@ struct GuestRunTests {
 
   private func begin(_ request: UInt32) throws -> GuestRun {
     try line.receive(.run(.init(clone: "dev.1", arguments: ["cat"])), request: request)
-    guard case .run(let run) = line.events.last else { throw GuestError.unexpected("no command was reported") }
+    guard case .run(let run) = line.events.last else {
+      throw GuestError.unexpected("no command was reported")
+    }
     return run
   }
 
@@ -117,7 +119,9 @@ struct GuestRunTests {
     ("signal", .init(repeating: .runSignal(signal: 10), count: 2 * Int(GuestChannelHandler.messageBurst))),
   ]
 
-  @Test(arguments: lies) func `what no honest agent sends cuts it off`(lie: (what: String, messages: [GuestMessage]))
+  @Test(arguments: lies) func `what no honest agent sends cuts it off`(
+    lie: (what: String, messages: [GuestMessage])
+  )
     throws
   {
     let run = try begin(5)

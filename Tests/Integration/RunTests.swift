@@ -21,8 +21,11 @@ struct RunTests {
         input: Data("input\n".utf8))
       #expect(outcome.text == "input\n\(name)\n" && outcome.error == "error\n" && outcome.status == 3)
       let missing = try host.sfctl("exec", "dev", "--", "sf-exec", name, "/nonexistent")
-      #expect(missing.status == 127 && missing.error.hasPrefix("sf-exec: cannot run /nonexistent in \(name): "))
-      #expect(try host.sfctl("exec", "dev", "--", "sf-rsh", "-x", name, "\"echo\"", "a", "\"b  c\"").text == "a b  c\n")
+      #expect(
+        missing.status == 127 && missing.error.hasPrefix("sf-exec: cannot run /nonexistent in \(name): "))
+      #expect(
+        try host.sfctl("exec", "dev", "--", "sf-rsh", "-x", name, "\"echo\"", "a", "\"b  c\"").text
+          == "a b  c\n")
     }
   }
 
@@ -49,7 +52,9 @@ struct RunTests {
 
       // Of one that prints without end to nobody and does not mind hang-ups, too.
       let stubborn = "trap \"\" HUP TERM; touch /tmp/runs; while :; do echo more; done"
-      let hung = try host.start(["exec", "dev", "--", "sh", "-c", "sf-exec \(name) sh -c '\(stubborn)' | sleep 600"])
+      let hung = try host.start([
+        "exec", "dev", "--", "sh", "-c", "sf-exec \(name) sh -c '\(stubborn)' | sleep 600",
+      ])
       func runs() throws -> Bool {
         try host.sfctl("exec", name, "--", "sh", "-c", "ps | grep -q '[t]mp/runs'").status == 0
       }
@@ -74,7 +79,8 @@ struct RunTests {
       for (asker, name) in refusals {
         let outcome = try host.sfctl("exec", asker, "--", "sf-exec", name, "hostname")
         #expect(outcome.status == 255 && outcome.text.isEmpty)
-        #expect(outcome.error == "sf-exec: cannot run hostname in \(name): \(asker) has no clone named \(name).\n")
+        #expect(
+          outcome.error == "sf-exec: cannot run hostname in \(name): \(asker) has no clone named \(name).\n")
       }
     }
   }
@@ -119,14 +125,18 @@ struct RunTests {
     try host.withFork(clones: 1) { fork in
       let name = fork.clones[0].name
       let wait = "echo begun; while [ ! -e /tmp/go ]; do sleep 0.1; done; cat; exit 5"
-      let script = "echo input | sf-exec \(name) sh -c '\(wait)' 2>/tmp/said; echo $? >/tmp/status; cat /tmp/status"
+      let script =
+        "echo input | sf-exec \(name) sh -c '\(wait)' 2>/tmp/said; echo $? >/tmp/status; cat /tmp/status"
       let command = try host.start(["exec", "dev", "--", "sh", "-c", script])
       #expect(eventually { command.outputSoFar.contains("begun") })
       try host.withFork(clones: 1) { second in
         let clone = second.clones[0].name
         #expect(eventually { (try? host.inside(clone, "cat", "/tmp/status")) == "255\n" })
         let said = try host.inside(clone, "cat", "/tmp/said")
-        #expect(said == "sf-exec: cannot run sh in \(name): the VM was forked, and the command goes on in the parent\n")
+        #expect(
+          said
+            == "sf-exec: cannot run sh in \(name): the VM was forked, and the command goes on in the parent\n"
+        )
       }
       #expect(try host.sfctl("exec", "dev", "--", "test", "-e", "/tmp/status").status == 1)
       try host.inside(name, "touch", "/tmp/go")
@@ -139,7 +149,10 @@ struct RunTests {
     try host.withFork(clones: 2) { fork in
       for (index, clone) in fork.clones.enumerated() {
         let command = try host.start(
-          ["exec", "dev", "--", "sh", "-c", "sf-exec \(clone.name) sh -c 'echo begun; sleep 600' 2>/tmp/said; echo $? >/tmp/ended"])
+          [
+            "exec", "dev", "--", "sh", "-c",
+            "sf-exec \(clone.name) sh -c 'echo begun; sleep 600' 2>/tmp/said; echo $? >/tmp/ended",
+          ])
         #expect(eventually { command.outputSoFar.contains("begun") })
         if index == 0 {
           #expect(try host.sfctl("kill", clone.name).status == 0)
@@ -148,7 +161,9 @@ struct RunTests {
         }
         _ = try command.wait()
         #expect(eventually { (try? host.inside("dev", "cat", "/tmp/ended")) == "255\n" })
-        #expect(try host.inside("dev", "cat", "/tmp/said").hasPrefix("sf-exec: cannot run sh in \(clone.name): the "))
+        #expect(
+          try host.inside("dev", "cat", "/tmp/said").hasPrefix(
+            "sf-exec: cannot run sh in \(clone.name): the "))
         try host.inside("dev", "rm", "/tmp/ended", "/tmp/said")
       }
       #expect(try host.inside("dev", "sf-exec", fork.clones[1].name, "echo", "again") == "again\n")

@@ -38,7 +38,8 @@ struct FakeGuest {
         if case .signal(let number) = message.kind { return try await end(128 + number) }
       }
     case "mpiexec.hydra":
-      try await response.write(.with { $0.stdout = Data((start.arguments.joined(separator: " ") + "\n").utf8) })
+      try await response.write(
+        .with { $0.stdout = Data((start.arguments.joined(separator: " ") + "\n").utf8) })
       if start.arguments.last == "lost" { throw RPCError(code: .unknown, message: "the VM is lost.") }
       while start.arguments.last == "await-signal", let message = try await messages.next() {
         if case .signal(let number) = message.kind { return try await end(128 + number) }

@@ -37,7 +37,9 @@ extension GuestChannelHandler {
   }
 
   private func begin(_ command: GuestMessage.Run, request: UInt32, loop: any EventLoop) {
-    guard spendAllowance() else { return cutOff("more than \(Int(Self.messagesPerSecond)) messages a second") }
+    guard spendAllowance() else {
+      return cutOff("more than \(Int(Self.messagesPerSecond)) messages a second")
+    }
     guard runs[request] == nil else { return cutOff("a command with a number that is in use") }
     guard runs.count < GuestMessage.runLimit else {
       send(

@@ -1,5 +1,5 @@
-/* sf-family CLONES: forks, and has each clone say its name by a command that is run in it. Prints a line "VMID NAME SAID
- * STATUS" a clone, then what sf_run says of a VM that is not its own, and how the clones ended. */
+/* sf-family CLONES: forks, and has each clone say its name by a command that is run in it. Prints "VMID NAME SAID
+ * STATUS" for each, then what sf_run says of a VM that is not its own, and how the clones ended. */
 #include "report.h"
 
 #include <string.h>

@@ -87,11 +87,11 @@ int main(int count, char **arguments) {
     size_t size = (size_t)ticket.granted * 160 + 1;
     char *names = malloc(size);
     int named = names ? name_clones(ticket, names, size) : 0;
+    if (named > 0 && named < wanted) fail("%d of %d clones run: some have more than one rank", named, wanted);
     if (named == 0)
       fail("not one of %d clones runs", ticket.granted);
     else
       status = launch(names, arguments, count);
-    if (named > 0 && named < wanted) fail("%d of %d clones ran; some had more than one process", named, wanted);
     free(names);
   }
   sf_kill(ticket);
