@@ -43,7 +43,7 @@ extension ForkService {
     }
     let input = GuestRunInput(run: run, start: start)
     try await ExecRelay(service: self).run(
-      input: RPCAsyncSequence(wrapping: AsyncThrowingStream { await input.next() }),
+      input: RPCAsyncSequence(wrapping: AsyncThrowingStream { try await input.next() }),
       output: RPCWriter(wrapping: GuestRunOutput(run: run)))
   }
 
@@ -110,7 +110,8 @@ extension ForkService {
   }
 }
 
-/// What the process sends, as if it were an sfctl that speaks to this host's daemon.
+/// What the process sends, as if it were an sfctl that speaks to this host's daemon. It has no end: a process that has
+/// gone is a broken stream, after which the command is not to go on.
 private actor GuestRunInput {
   private let run: GuestRun
   private var start: Snowfork_V1_ExecInput?
@@ -120,16 +121,16 @@ private actor GuestRunInput {
     self.start = start
   }
 
-  func next() async -> Snowfork_V1_ExecInput? {
+  func next() async throws -> Snowfork_V1_ExecInput? {
     if let start {
       self.start = nil
       return start
     }
-    return switch await run.next() {
-    case .bytes(let bytes): .with { $0.stdin = Data(bytes) }
-    case .closed: .with { $0.stdinClosed = true }
-    case .signal(let number): .with { $0.signal = number }
-    case nil: nil
+    switch await run.next() {
+    case .bytes(let bytes): return .with { $0.stdin = Data(bytes) }
+    case .closed: return .with { $0.stdinClosed = true }
+    case .signal(let number): return .with { $0.signal = number }
+    case nil: throw CancellationError()
     }
   }
 }

@@ -70,6 +70,7 @@ extension GuestRun {
       .output: GuestMessage.runInitialWindow, .error: GuestMessage.runInitialWindow,
     ]
     private var isOver = false
+    private var isNotTaken = false
     private var overHandlers: [@Sendable () -> Void] = []
     /// Signals that wait behind input which nobody takes: more say nothing.
     private static let signalLimit = 64
@@ -106,7 +107,7 @@ extension GuestRun {
       inputCredit += returned
       if !input.isEmpty {
         give(input.removeFirst(), to: promise)
-      } else if isOver {
+      } else if isOver || isNotTaken {
         promise.succeed(nil)
       } else {
         waiter = promise
@@ -120,7 +121,9 @@ extension GuestRun {
       promise.succeed(piece)
     }
 
+    /// For good, since it may come before what it is to stop.
     func stopWaiting() {
+      isNotTaken = true
       waiter?.succeed(nil)
       waiter = nil
     }
@@ -164,14 +167,14 @@ extension GuestRun {
     func end() {
       guard !isOver else { return }
       isOver = true
+      let handlers = overHandlers
+      overHandlers = []
+      for handler in handlers { handler() }
       input = []
       stopWaiting()
       let unsent = output
       output = []
       for entry in unsent { entry.sent.fail(GuestError.closed) }
-      let handlers = overHandlers
-      overHandlers = []
-      for handler in handlers { handler() }
     }
   }
 }
