@@ -221,6 +221,12 @@ struct RunLabTests {
       try host.inside("dev", "killall", "-9", "sf-exec")
       #expect(try hung.wait().status == 128 + SIGKILL)
       #expect(try eventually { try !runs() })
+
+      // The operator's own, when sfctl is killed: hung up on.
+      let own = try host.start(["exec", name, "--", "sh", "-c", "touch /tmp/runs; while :; do sleep 1; done"])
+      #expect(try eventually { try runs() })
+      own.signal(SIGKILL)
+      #expect(try eventually { try !runs() })
     }
   }
 

@@ -69,6 +69,10 @@ struct ExecRelay {
         started.finish()
         do {
           try await feed(command, &messages)
+          // A guest's stream ends only when its process has gone. An operator's may end before the command; what comes
+          // of it later is a cancellation.
+          if start.ancestor.isEmpty { command.closeInput() } else { leave() }
+          for await _ in AsyncStream(Never.self, { _ in }) {}
         } catch {
           leave()
           throw error
@@ -90,7 +94,6 @@ struct ExecRelay {
       case .start, nil: break
       }
     }
-    command.closeInput()
   }
 
   private func command(_ start: Snowfork_V1_ExecInput.Start) async throws -> GuestCommand {
