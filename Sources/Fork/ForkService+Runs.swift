@@ -86,15 +86,15 @@ extension ForkService {
     return nil
   }
 
-  /// By its ticket, not by its name alone: a VM may have had the name before, and its kept snapshots clones.
+  /// By what it was made of, not by its name alone: a VM may have had the parent's name before, and its kept snapshots
+  /// have clones. After an adoption the time has to do.
   private func isClone(_ name: String, of parent: VMRecord) -> Bool {
     guard let record = guests[name]?.record, record.role == .clone, !record.state.isOver,
-      let id = record.ticket, let ticket = tickets[id]?.record, ticket.parent == parent.name,
-      ticket.home == nil
+      let ticket = record.ticket.flatMap({ tickets[$0]?.record }), ticket.parent == parent.name,
+      ticket.home == nil, let snapshot = ticket.snapshot
     else { return false }
-    if let known = guests[parent.name]?.knownTickets, !known.contains(id) { return false }
-    guard let snapshot = ticket.snapshot.flatMap({ snapshots[$0] }) else { return true }
-    return snapshot.createdUnix >= parent.createdUnix
+    if let own = guests[parent.name]?.forkPoints { return own.contains(snapshot) }
+    return snapshots[snapshot].map { $0.createdUnix >= parent.createdUnix } ?? false
   }
 
   /// The name of the VM in which a vmid lives, once it runs; nil: it has ended.

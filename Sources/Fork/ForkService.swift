@@ -35,6 +35,8 @@ actor ForkService {
     /// Tickets it was given, so that a forged one can be told from one that has been joined. Nil after an adoption:
     /// an earlier daemon may have given more.
     var knownTickets: Set<String>? = []
+    /// What was made of this very VM, and not of an earlier one of its name. Nil after an adoption.
+    var forkPoints: Set<String>? = []
   }
 
   struct Reservation {

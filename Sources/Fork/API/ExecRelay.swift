@@ -43,7 +43,7 @@ struct ExecRelay {
   /// whoever sends waits for that host.
   private struct Elsewhere: Error {
     var host: String
-    var input: AsyncStream<Snowfork_V1_ExecInput>
+    var input: AsyncThrowingStream<Snowfork_V1_ExecInput, any Error>
     var acknowledge: AsyncStream<Void>.Continuation
   }
 
@@ -146,14 +146,20 @@ struct ExecRelay {
     _ start: Snowfork_V1_ExecInput.Start, and messages: inout Input.AsyncIterator, to host: String,
     _ started: AsyncThrowingStream<GuestCommand, any Error>.Continuation
   ) async throws {
-    let (input, relay) = AsyncStream.makeStream(of: Snowfork_V1_ExecInput.self)
+    let (input, relay) = AsyncThrowingStream.makeStream(of: Snowfork_V1_ExecInput.self)
     let (acknowledged, acknowledge) = AsyncStream.makeStream(of: Void.self)
     var acknowledgements = acknowledged.makeAsyncIterator()
-    defer { relay.finish() }
     relay.yield(.with { $0.start = start })
     started.finish(throwing: Elsewhere(host: host, input: input, acknowledge: acknowledge))
-    while await acknowledgements.next() != nil, let message = try await messages.next() {
-      relay.yield(message)
+    do {
+      while await acknowledgements.next() != nil, let message = try await messages.next() {
+        relay.yield(message)
+      }
+      relay.finish()
+    } catch {
+      // A stream that breaks here breaks there.
+      relay.finish(throwing: error)
+      throw error
     }
   }
 
@@ -161,7 +167,7 @@ struct ExecRelay {
     defer { call.acknowledge.finish() }
     let connection = try await service.cluster.reach(call.host)
     try await connection.snowfork.exec { writer in
-      for await message in call.input {
+      for try await message in call.input {
         try await writer.write(message)
         call.acknowledge.yield()
       }
