@@ -17,7 +17,7 @@ swift_inputs := Package.swift $(shell find Sources Tests $(wildcard bench/*/) -n
 
 .PHONY: help setup build guest image images demo test check bench install clean
 help:
-	@echo "make demo | test | build | check | bench | image IMAGE=mini|debian | install PREFIX=$(PREFIX) | clean"
+	@echo "make demo | test | build | check | bench | image IMAGE=mini|debian|mpi | install PREFIX=$(PREFIX) | clean"
 
 # Debian packages by name; asks apt only for what is missing.
 setup:

@@ -18,7 +18,7 @@ extension ForkService {
     for record in snapshotRecords { snapshots[record.id] = record }
     for record in ticketRecords { tickets[record.id] = Reservation(record: record) }
     for exit in exits { tickets[exit.ticket]?.exits[exit.vmid] = exit }
-    for record in records { guests[record.name] = Guest(record: record, knownTickets: nil) }
+    for record in records { guests[record.name] = Guest(record: record, knownTickets: nil, forkPoints: nil) }
     unreported = Set(records.filter { $0.home != nil && $0.state == .ended }.map(\.name))
 
     await adoptDisks()

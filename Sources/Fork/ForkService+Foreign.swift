@@ -72,7 +72,7 @@ extension ForkService {
   }
 
   /// Waits as long as the VM is in that state.
-  private func untilNot(_ state: VMRecord.State, _ name: String) async {
+  func untilNot(_ state: VMRecord.State, _ name: String) async {
     let deadline = ContinuousClock.now + .seconds(60)
     while guests[name]?.record.state == state, ContinuousClock.now < deadline, !Task.isCancelled {
       try? await Task.sleep(for: .milliseconds(10))

@@ -115,6 +115,7 @@ extension ForkService {
         pauseMicroseconds: Int64(times.pauseMicroseconds), createdUnix: Self.unixNow(),
         checkpointRequest: Int64(checkpointRequest), disks: await diskPoints(of: name))
       snapshots[id] = record
+      guests[name]?.forkPoints?.insert(id)
       return ForkPoint(
         snapshot: record, deviceState: try AnonymousFile.reopened(deviceState), layout: layout)
     } catch {

@@ -19,6 +19,8 @@ extension ForkService {
           await self.serve(message, request: request, from: session)
           self.requestDone(session.vm, request)
         }
+      case .run(let run):
+        Task { await self.serve(run, from: session) }
       case .cutOff(let reason):
         cutOff(session, reason)
       case .closed:
@@ -113,6 +115,12 @@ extension ForkService {
         _ = try ownTicket(id, vm)
         try await kill(ticket: id, reason: "killed by sf_kill")
         answer(vm, request, .done)
+      case .cloneName(let id, let vmid):
+        let ticket = try ownTicket(id, vm)
+        guard let name = try await runningClone(Int(vmid), of: ticket.id) else {
+          throw GuestFault.errno(ENOENT, "clone \(vmid) of \(id) is not there")
+        }
+        answer(vm, request, .cloneNamed(name: name))
       case .cancel:
         break  // the asker has gone; what it asked for ends with its ticket
       default:

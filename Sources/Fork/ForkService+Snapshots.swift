@@ -139,6 +139,7 @@ extension ForkService {
   /// Takes away whatever there is of a snapshot but its pages, which the pager keeps as long as they are used.
   func forgetSnapshot(_ id: String) async {
     await withdraw(id)
+    if let parent = snapshots[id]?.parent { guests[parent]?.forkPoints?.remove(id) }
     snapshots[id] = nil
     await release(id)
     try? FileManager.default.removeItem(atPath: configuration.snapshotDirectory(id))

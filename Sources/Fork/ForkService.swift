@@ -10,9 +10,9 @@ import NIOPosix
 /// The VM-fork service of one host: tickets, the phases of a fork, and the life of clones.
 ///
 /// The actor holds the state; whatever blocks (libvirt, the pager) runs on `workers`. Its files: `+VMs` starts and
-/// stops, `+Disks` does what each step asks of their disks, `+Layers` keeps
-/// what those are made of, `+Tickets` grants and joins, `+Fork` forks, `+Snapshots` keeps fork points, `+Ends` ends clones,
-/// `+Guests` answers programs in guests, `+Adoption` takes over from a daemon that died, `+Views` reports. Over several
+/// stops, `+Disks` does what each step asks of their disks, `+Layers` keeps what those are made of, `+Tickets` grants and
+/// joins, `+Fork` forks, `+Snapshots` keeps fork points, `+Ends` ends clones, `+Guests` answers programs in guests, `+Runs`
+/// runs their commands in clones, `+Adoption` takes over from a daemon that died, `+Views` reports. Over several
 /// hosts: `+Hosts` is a ticket's home, `+Distribution` brings snapshots to hosts, `+Foreign` is the part of a host in
 /// another's ticket, `+Hello` what follows from hosts' coming and going, `+Everywhere` asks all hosts.
 actor ForkService {
@@ -38,6 +38,8 @@ actor ForkService {
     /// Tickets it was given, so that a forged one can be told from one that has been joined. Nil after an adoption:
     /// an earlier daemon may have given more.
     var knownTickets: Set<String>? = []
+    /// What was made of this very VM, and not of an earlier one of its name. Nil after an adoption.
+    var forkPoints: Set<String>? = []
   }
 
   struct Reservation {
@@ -55,6 +57,8 @@ actor ForkService {
   var outcomeOrder: [String] = []
   /// The requests of each guest that are being answered.
   var openRequests: [String: Set<UInt32>] = [:]
+  /// How many commands each guest runs in clones, those that are being ended too.
+  var openRuns: [String: Int] = [:]
   var turns = Turns()
   /// Snapshots on their way to other hosts, or there: by snapshot and host.
   var deliveries: [String: [String: Task<Void, any Error>]] = [:]

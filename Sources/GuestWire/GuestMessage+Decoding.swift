@@ -47,6 +47,9 @@ extension GuestMessage {
         clones: try reader.number("clones"), hierarchical: try reader.flag("hierarchical"))
     case .clone: .clone(ticket: try reader.text("ticket"))
     case .kill: .kill(ticket: try reader.text("ticket"))
+    case .cloneName:
+      .cloneName(ticket: try reader.text("ticket"), vmid: try reader.number("vmid"))
+    case .cloneNamed: .cloneNamed(name: try reader.text("name"))
     case .createClones:
       .createClones(snapshot: try reader.text("snapshot"), ticket: try reader.text("ticket"))
     case .exit:
@@ -89,6 +92,20 @@ extension GuestMessage {
       .execCredit(
         id: try reader.number("id"), stream: try reader.stream(),
         bytes: try reader.number("bytes"))
+    case .run:
+      .run(
+        Run(
+          clone: try reader.text("clone"), arguments: try reader.list("arguments"),
+          environment: try reader.list("environment")))
+    case .runInput: .runInput(bytes: try reader.data("bytes", limit: FieldLimit.stream))
+    case .runInputClosed: .runInputClosed
+    case .runSignal: .runSignal(signal: try reader.number("signal"))
+    case .runOutput:
+      .runOutput(
+        stream: try reader.stream(), bytes: try reader.data("bytes", limit: FieldLimit.stream))
+    case .runExited: .runExited(status: try reader.number("status"))
+    case .runCredit:
+      .runCredit(stream: try reader.stream(), bytes: try reader.number("bytes"))
     }
   }
 }

@@ -16,11 +16,13 @@ extension GuestMessage {
     case .exit: .exit
     case .join: .join
     case .kill: .kill
+    case .cloneName: .cloneName
     case .cancel: .cancel
     case .ticketGranted: .ticketGranted
     case .cloned: .cloned
     case .checkpointed: .checkpointed
     case .joinStatus: .joinStatus
+    case .cloneNamed: .cloneNamed
     case .done: .done
     case .exec: .exec
     case .execInput: .execInput
@@ -31,6 +33,13 @@ extension GuestMessage {
     case .execExited: .execExited
     case .failed: .failed
     case .execCredit: .execCredit
+    case .run: .run
+    case .runInput: .runInput
+    case .runInputClosed: .runInputClosed
+    case .runSignal: .runSignal
+    case .runOutput: .runOutput
+    case .runExited: .runExited
+    case .runCredit: .runCredit
     }
   }
 
@@ -46,7 +55,7 @@ extension GuestMessage {
 
   private func write(to writer: inout FieldWriter) throws(GuestWireError) {
     switch self {
-    case .prepare, .shutdown, .checkpoint, .cancel, .done:
+    case .prepare, .shutdown, .checkpoint, .cancel, .done, .runInputClosed:
       break
     case .hello(let hello):
       writer.number(hello.session)
@@ -85,6 +94,11 @@ extension GuestMessage {
     case .ticketGranted(let ticket, let granted):
       try writer.text("ticket", ticket)
       writer.number(granted)
+    case .cloneName(let ticket, let vmid):
+      try writer.text("ticket", ticket)
+      writer.number(vmid)
+    case .cloneNamed(let name):
+      try writer.text("name", name)
     case .cloned(let vmid, let granted):
       writer.number(vmid)
       writer.number(granted)
@@ -118,6 +132,20 @@ extension GuestMessage {
       try writer.text("message", message, limit: FieldLimit.text)
     case .execCredit(let id, let stream, let bytes):
       writer.number(id)
+      writer.number(stream.rawValue)
+      writer.number(bytes)
+    case .run(let run):
+      try writer.text("clone", run.clone)
+      try writer.list("arguments", run.arguments)
+      try writer.list("environment", run.environment)
+    case .runInput(let bytes):
+      try writer.data("bytes", bytes, limit: FieldLimit.stream)
+    case .runSignal(let number), .runExited(let number):
+      writer.number(number)
+    case .runOutput(let stream, let bytes):
+      writer.number(stream.rawValue)
+      try writer.data("bytes", bytes, limit: FieldLimit.stream)
+    case .runCredit(let stream, let bytes):
       writer.number(stream.rawValue)
       writer.number(bytes)
     }

@@ -23,6 +23,8 @@ public enum GuestMessage: Equatable, Sendable {
   /// A negative time-out waits for ever, 0 asks without waiting.
   case join(ticket: String, timeoutMilliseconds: Int64)
   case kill(ticket: String)
+  /// Answered when the clone runs.
+  case cloneName(ticket: String, vmid: UInt32)
   /// The process that asked has gone; the frame's request number says which request.
   case cancel
 
@@ -32,6 +34,7 @@ public enum GuestMessage: Equatable, Sendable {
   case checkpointed(snapshot: String)
   /// One clone's end, as many as there are, and then `done`.
   case joinStatus(JoinStatus)
+  case cloneNamed(name: String)
   case done
 
   // commands that the host runs in the guest
@@ -44,16 +47,31 @@ public enum GuestMessage: Equatable, Sendable {
   /// 128 + signal for a command that a signal ended.
   case execExited(id: UInt32, status: Int32)
 
+  // commands that the guest's processes run in clones of their VM; each frame bears the request number of its `run`
+  case run(Run)
+  case runInput(bytes: [UInt8])
+  case runInputClosed
+  case runSignal(signal: Int32)
+  case runOutput(stream: ExecStream, bytes: [UInt8])
+  /// The last of a command; `failed` in its place if it could not be run, or not to its end.
+  case runExited(status: Int32)
+
   // both ways
   /// The answer to a request that failed; `errno` is positive, Linux's number.
   case failed(errno: Int32, message: String)
   /// The receiver of a stream has room for so many bytes more.
   case execCredit(id: UInt32, stream: ExecStream, bytes: UInt32)
+  case runCredit(stream: ExecStream, bytes: UInt32)
 
   /// What each stream of a command may carry before its first credit, bytes.
   public static let execInitialWindow = 256 << 10
   /// What one `execInput` or `execOutput` carries at most, bytes.
   public static let execChunkLimit = FieldLimit.stream
+  /// What each stream of a guest's command in a clone may carry before its first credit, bytes. Less than of the
+  /// host's commands: a guest may have `runLimit` of these.
+  public static let runInitialWindow = 64 << 10
+  /// Commands in clones that the processes of one guest may have at once.
+  public static let runLimit = 128
   /// What a clone may send home with `exit`, bytes.
   public static let resultLimit = FieldLimit.result
 }
@@ -176,6 +194,20 @@ extension GuestMessage {
       self.status = status
       self.result = result
       self.reason = reason
+    }
+  }
+
+  /// A command for a clone of this VM, or for a clone of a clone.
+  public struct Run: Equatable, Sendable {
+    public var clone: String
+    public var arguments: [String]
+    /// "NAME=value"; empty: that of the clone's agent.
+    public var environment: [String]
+
+    public init(clone: String, arguments: [String], environment: [String] = []) {
+      self.clone = clone
+      self.arguments = arguments
+      self.environment = environment
     }
   }
 

@@ -11,10 +11,13 @@ public enum MessageType: UInt8, CaseIterable, Sendable {
   case checkpointed = 18
   case done = 19
   case joinStatus = 20
+  case cloneNamed = 21
   case exec = 32
   case execInput = 33
   case execInputClosed = 34
   case execSignal = 35
+  case runOutput = 40
+  case runExited = 41
 
   // guest → host
   case welcome = 65
@@ -28,13 +31,19 @@ public enum MessageType: UInt8, CaseIterable, Sendable {
   case join = 85
   case kill = 86
   case cancel = 87
+  case cloneName = 88
   case execStarted = 96
   case execOutput = 97
   case execExited = 98
+  case run = 104
+  case runInput = 105
+  case runInputClosed = 106
+  case runSignal = 107
 
   // both ways
   case failed = 128
   case execCredit = 129
+  case runCredit = 130
 
   public enum Direction: Sendable { case toGuest, toHost, both }
 

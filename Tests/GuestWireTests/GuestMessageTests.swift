@@ -12,6 +12,7 @@ import Testing
     .requestTicket(clones: 8, hierarchical: true), .clone(ticket: "t"), .checkpoint,
     .createClones(snapshot: "s", ticket: "t"), .exit(vmid: 3, status: -7, result: [1, 2, 3]),
     .join(ticket: "t", timeoutMilliseconds: -1), .kill(ticket: "t"), .cancel,
+    .cloneName(ticket: "t", vmid: 3), .cloneNamed(name: "dev.3"),
     .ticketGranted(ticket: "t", granted: 7), .cloned(vmid: 0, granted: 8),
     .checkpointed(snapshot: "s"), .done,
     .joinStatus(.init(vmid: 1, how: .lost, status: 0, result: [], reason: "QEMU ended")),
@@ -22,6 +23,10 @@ import Testing
     .execStarted(id: 1, pid: 77), .execOutput(id: 1, stream: .error, bytes: [1]),
     .execExited(id: 1, status: 137), .failed(errno: 11, message: "try again"),
     .execCredit(id: 1, stream: .output, bytes: 65536),
+    .run(.init(clone: "dev.1", arguments: ["/bin/sh", "-c", "echo ü"], environment: ["A=b"])),
+    .runInput(bytes: [0]), .runInputClosed, .runSignal(signal: 15),
+    .runOutput(stream: .error, bytes: [1]), .runExited(status: 137),
+    .runCredit(stream: .input, bytes: 65536),
   ]
 
   static let identity = GuestMessage.Identity(
@@ -80,6 +85,12 @@ import Testing
     }
     #expect(throws: GuestWireError.unknownValue(field: "stream", value: 3)) {
       try decode(.execOutput, [1, 0, 0, 0, 3, 0, 0, 0, 0])
+    }
+    #expect(throws: GuestWireError.tooLong(field: "arguments", length: 4097, limit: 4096)) {
+      try decode(.run, [1, 0, 0, 0, 65, 1, 0x10, 0, 0])
+    }
+    #expect(throws: GuestWireError.tooLong(field: "bytes", length: 0x10001, limit: 0x10000)) {
+      try decode(.runInput, [1, 0, 1, 0])
     }
   }
 

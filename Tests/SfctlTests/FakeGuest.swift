@@ -37,6 +37,14 @@ struct FakeGuest {
       while let message = try await messages.next() {
         if case .signal(let number) = message.kind { return try await end(128 + number) }
       }
+    case "mpiexec.hydra":
+      try await response.write(
+        .with { $0.stdout = Data((start.arguments.joined(separator: " ") + "\n").utf8) })
+      if start.arguments.last == "lost" { throw RPCError(code: .unknown, message: "the VM is lost.") }
+      while start.arguments.last == "await-signal", let message = try await messages.next() {
+        if case .signal(let number) = message.kind { return try await end(128 + number) }
+      }
+      try await end(9)
     case "vanish":
       break
     default:

@@ -14,11 +14,11 @@ public enum ProjectFiles {
     return directory.path
   }()
 
-  /// The images of tests, by name: `mini` and `debian` as `make images` left them; `mini-tests` and `mini-liar`, with
-  /// the programs of Tests/Integration/guest, are made here when they are first asked for.
+  /// The images of tests, by name: `mini` and `debian` as `make images` left them; `mini-tests`, `mini-liar` and
+  /// `mpi-tests`, with the programs of Tests/Integration/guest, are made here when they are first asked for.
   public static func image(_ name: String) throws -> String {
     if name == "mini" || name == "debian" { return builtImages + "/" + name }
-    try testImages.get()
+    try (name == "mpi-tests" ? mpiImage : testImages).get()
     return testImageDirectory + "/" + name
   }
 
@@ -31,12 +31,14 @@ public enum ProjectFiles {
 
   private static let testImageDirectory = root + "/build/tests/images"
 
-  private static let testImages = Result {
+  private static let testImages = Result { try make("build") }
+  private static let mpiImage = Result { try make("build-mpi") }
+
+  private static func make(_ script: String) throws {
+    let path = "Tests/Integration/guest/" + script
     let outcome = try Command(
-      root + "/Tests/Integration/guest/build", [testImageDirectory], scratch: NSTemporaryDirectory()
+      root + "/" + path, [testImageDirectory], scratch: NSTemporaryDirectory()
     ).wait(seconds: 300)
-    guard outcome.status == 0 else {
-      throw Command.Failed(description: "Tests/Integration/guest/build: \(outcome.error)")
-    }
+    guard outcome.status == 0 else { throw Command.Failed(description: "\(path): \(outcome.error)") }
   }
 }

@@ -14,6 +14,7 @@ final class Agent {
   private let port: HostPort
   private let requests: Requests
   private let commands: Commands
+  private let runs: Runs
   private let server: LocalServer
   private let reaper: Reaper
   private let clone: CloneLife
@@ -30,6 +31,7 @@ final class Agent {
     self.port = port
     self.requests = requests
     commands = Commands(loop: loop, port: port)
+    runs = Runs(port: port, requests: requests)
     reaper = try Reaper(loop: loop)
     clone = CloneLife(loop: loop) { vmid, status in
       requests.ask(.exit(vmid: vmid, status: status, result: []), for: nil)
@@ -37,7 +39,10 @@ final class Agent {
     identity = try Identity()
     server = try LocalServer(path: SF_AGENT_SOCKET, loop: loop)
     server.onRequest = { [unowned self] in ask($0, $1, result: $2) }
-    server.onClose = { [unowned self] in self.requests.cancel($0) }
+    server.onClose = { [unowned self] in
+      self.requests.cancel($0)
+      runs.cancel($0)
+    }
     reaper.onExit = { [unowned self] pid, status in
       clone.noteReaped(pid: pid, status: status)
       commands.exited(pid: pid, status: status)
@@ -79,7 +84,12 @@ final class Agent {
     case .execSignal(let id, let signal): commands.signal(id, signal)
     case .execCredit(let id, let stream, let bytes): commands.credit(id, stream, bytes)
     case .joinStatus(let status): pass(status, request: request)
-    case .ticketGranted, .cloned, .checkpointed, .done, .failed: answer(message, request: request)
+    case .runOutput(let stream, let bytes): runs.output(request, stream, bytes)
+    case .runExited(let status): runs.exited(request, status)
+    case .runCredit(.input, let bytes): runs.credit(request, bytes)
+    case .failed(let code, let text):
+      if !runs.fail(request, code, text) { answer(message, request: request) }
+    case .ticketGranted, .cloned, .cloneNamed, .checkpointed, .done: answer(message, request: request)
     default: break  // the other direction's were refused when decoded
     }
   }
@@ -88,7 +98,10 @@ final class Agent {
   /// another sfd live on, and what they print goes nowhere: whoever read it has gone with that sfd.
   private func welcome(_ hello: GuestMessage.Hello, request: UInt32) {
     port.epoch = hello.epoch
-    if hello.session != session { commands.detachAll() }
+    if hello.session != session {
+      commands.detachAll()
+      runs.failAll(EIO, "the host's daemon ended meanwhile")
+    }
     session = hello.session
     goOn()
     var system = utsname()
@@ -126,6 +139,7 @@ final class Agent {
     port.epoch = new.epoch
     port.releaseDroppingHeld()
     commands.detachAll()
+    runs.failAll(ECANCELED, "the VM was forked, and the command goes on in the parent")
     let reason = identity.take(new)
     port.send(
       .identityTaken(.init(reason: reason, microseconds: monotonicMicroseconds() - begin)),
@@ -148,7 +162,9 @@ final class Agent {
 
   private func ask(_ client: LocalClient, _ request: sf_agent_request, result: [UInt8]) {
     let ticket = text(request.ticket)
-    let takesTicket = [SF_AGENT_CLONE, SF_AGENT_CREATE_CLONES, SF_AGENT_JOIN, SF_AGENT_KILL]
+    let takesTicket = [
+      SF_AGENT_CLONE, SF_AGENT_CREATE_CLONES, SF_AGENT_JOIN, SF_AGENT_KILL, SF_AGENT_CLONE_NAME,
+    ]
     if takesTicket.contains(Int(request.type)), !tickets.contains(ticket) {
       return client.fail(ENOENT, "there is no such ticket")
     }
@@ -167,6 +183,10 @@ final class Agent {
       requests.ask(.join(ticket: ticket, timeoutMilliseconds: request.timeout_ms), for: client)
     case SF_AGENT_KILL:
       requests.ask(.kill(ticket: ticket), for: client)
+    case SF_AGENT_CLONE_NAME:
+      requests.ask(.cloneName(ticket: ticket, vmid: request.vmid), for: client)
+    case SF_AGENT_RUN:
+      runs.start(client, request, strings: result)
     case SF_AGENT_EXIT:
       guard clone.isAlive(request.vmid) else { return client.fail(EPERM, "not a clone that runs") }
       clone.exits(request.vmid)
@@ -194,6 +214,11 @@ final class Agent {
       answer.count = granted
     case .checkpointed(let snapshot):
       copyText(snapshot, to: &answer.id)
+    case .cloneNamed(let name):
+      guard name.utf8.count < Int(SF_AGENT_MESSAGE_SIZE) else {
+        return client.fail(ENAMETOOLONG, "the clone's name is too long")
+      }
+      copyText(name, to: &answer.message)
     case .failed(let code, let message):
       return client.fail(code, message)
     default: break

@@ -51,7 +51,7 @@ final class LocalServer {
   }
 }
 
-/// One process's connection: one request, its answers, and the end.
+/// One process's connection: one request, its answers, and the end. Of a conversation more than one.
 final class LocalClient {
   let pid: Int32
   private let fd: Int32
@@ -61,6 +61,10 @@ final class LocalClient {
   private var input: [UInt8] = []
   private var output: [UInt8] = []
   private var hasAsked = false
+  /// Set by whoever serves a conversation: takes what is asked after the first.
+  var onMore: ((_ request: sf_agent_request, _ bytes: [UInt8]) -> Void)?
+  /// All that was sent is with the process.
+  var onDrained: () -> Void = {}
   private var closesWhenSent = false
 
   fileprivate init?(_ fd: Int32, server: LocalServer, loop: EventLoop) {
@@ -69,8 +73,10 @@ final class LocalClient {
     self.loop = loop
     pid = cguest_peer_pid(fd)
     token = try? loop.add(fd, EventLoop.readable) { [unowned self] events in
-      if events & EventLoop.writable != 0 { flush() }
-      if events & ~EventLoop.writable != 0 { receive() }
+      // The server lets go of a client that ends, be it in the first of the two.
+      let client = self
+      if events & EventLoop.writable != 0 { client.flush() }
+      if events & ~EventLoop.writable != 0 { client.receive() }
     }
     if token == nil { return nil }
   }
@@ -107,29 +113,35 @@ final class LocalClient {
     while token != nil {
       switch chunk.withUnsafeMutableBytes({ readSome(fd, into: $0) }) {
       case .bytes(let count):
-        guard !hasAsked else { return end() }  // a second request
         input += chunk[..<count]
-        takeRequest()
+        takeRequests()
       case .wouldBlock: return
       case .end, .failed: return end()
       }
     }
   }
 
-  private func takeRequest() {
+  private func takeRequests() {
     let size = MemoryLayout<sf_agent_request>.size
-    guard input.count >= size else { return }
-    let request = input.withUnsafeBytes { $0.loadUnaligned(as: sf_agent_request.self) }
-    guard request.magic == UInt32(SF_AGENT_MAGIC), request.version == UInt16(SF_AGENT_VERSION),
-      request.result_length <= UInt32(SF_AGENT_RESULT_MAX)
-    else { return end() }
-    let total = size + Int(request.result_length)
-    guard input.count >= total else { return }
-    guard input.count == total else { return end() }
-    hasAsked = true
-    let result = Array(input[size...])
-    input = []
-    server.onRequest(self, request, result)
+    while token != nil, !input.isEmpty {
+      guard !hasAsked || onMore != nil else { return end() }  // a second request
+      guard input.count >= size else { return }
+      let request = input.withUnsafeBytes { $0.loadUnaligned(as: sf_agent_request.self) }
+      let limit = hasAsked ? SF_AGENT_RUN_WINDOW : SF_AGENT_RESULT_MAX
+      guard request.magic == UInt32(SF_AGENT_MAGIC), request.version == UInt16(SF_AGENT_VERSION),
+        request.result_length <= UInt32(limit)
+      else { return end() }
+      let total = size + Int(request.result_length)
+      guard input.count >= total else { return }
+      let result = Array(input[size..<total])
+      input.removeFirst(total)
+      if let onMore {
+        onMore(request, result)
+      } else {
+        hasAsked = true
+        server.onRequest(self, request, result)
+      }
+    }
   }
 
   private func flush() {
@@ -142,10 +154,11 @@ final class LocalClient {
       }
     }
     loop.modify(token, EventLoop.readable)
-    if closesWhenSent { end() }
+    if closesWhenSent { end() } else { onDrained() }
   }
 
-  private func end() {
+  /// Hangs up.
+  func end() {
     guard let token else { return }
     loop.remove(token)
     self.token = nil

@@ -17,10 +17,15 @@ final class Requests {
 
   init(port: HostPort) { self.port = port }
 
-  func ask(_ message: GuestMessage, for client: LocalClient?) {
+  func takeNumber() -> UInt32 {
     lastNumber = lastNumber == .max ? 1 : lastNumber + 1
-    pending[lastNumber] = Pending(client: client, message: message)
-    port.send(message, request: lastNumber)
+    return lastNumber
+  }
+
+  func ask(_ message: GuestMessage, for client: LocalClient?) {
+    let number = takeNumber()
+    pending[number] = Pending(client: client, message: message)
+    port.send(message, request: number)
   }
 
   /// The process went away: the host need not go on.

@@ -4,6 +4,10 @@
  * agent answers with any number of SF_AGENT_STATUS and one SF_AGENT_ANSWER. Closing the connection before that
  * cancels the request. All numbers are in the machine's order; both sides are in the same guest.
  *
+ * SF_AGENT_RUN is a conversation: until its SF_AGENT_ANSWER the process may send any number of SF_AGENT_RUN_INPUT and
+ * SF_AGENT_RUN_SIGNAL, and gets SF_AGENT_RUN_OUTPUT and SF_AGENT_RUN_CREDIT. It sends at most SF_AGENT_RUN_WINDOW
+ * bytes of input, and what credit adds; who sends more is hung up on.
+ *
  * The process that was told a clone's vmid, or claimed one, is that vmid's: when it ends without an SF_AGENT_EXIT
  * before, the agent reports its exit status, or 128 + signal, or 255 where another has reaped it already. */
 #ifndef SNOWFLOCK_AGENT_PROTOCOL_H
@@ -21,6 +25,7 @@ enum {
   SF_AGENT_ID_SIZE = 40,
   SF_AGENT_MESSAGE_SIZE = 160,
   SF_AGENT_RESULT_MAX = 1 << 20,
+  SF_AGENT_RUN_WINDOW = 64 << 10,
 };
 
 /* Requests. */
@@ -33,12 +38,19 @@ enum {
   SF_AGENT_JOIN = 6,           /* ticket, timeout_ms (negative: none) → a status a clone, then the answer */
   SF_AGENT_KILL = 7,           /* ticket */
   SF_AGENT_CLAIM = 8,          /* vmid: it is this process's from now on */
+  SF_AGENT_RUN = 9,            /* number arguments, flag environment strings; behind: the clone's name and those, each
+                                  with its NUL → status of the command */
+  SF_AGENT_RUN_INPUT = 10,     /* result_length bytes behind, at most 64 KiB; none: the end of the input */
+  SF_AGENT_RUN_SIGNAL = 11,    /* number */
+  SF_AGENT_CLONE_NAME = 12,    /* ticket, vmid → message: the name of its VM, once that runs */
 };
 
 /* Answers. */
 enum {
   SF_AGENT_ANSWER = 100,
   SF_AGENT_STATUS = 101, /* vmid, how, status, result_length bytes behind */
+  SF_AGENT_RUN_OUTPUT = 102, /* how 1 output, 2 error; result_length bytes behind */
+  SF_AGENT_RUN_CREDIT = 103, /* count bytes more of input may be sent */
 };
 
 /* Identifiers are NUL-padded and NUL-terminated. */

@@ -8,7 +8,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-static int connect_to_agent(void) {
+int sf_agent_connect(void) {
   struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = SF_AGENT_SOCKET};
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return -errno;
@@ -47,8 +47,14 @@ static int receive_all(int fd, void *bytes, size_t length) {
   return 0;
 }
 
-/* One answer with what follows it. */
-static int receive_answer(int fd, struct sf_agent_answer *answer, void **result) {
+int sf_agent_send(int fd, struct sf_agent_request *request, const void *result) {
+  request->magic = SF_AGENT_MAGIC;
+  request->version = SF_AGENT_VERSION;
+  int error = send_all(fd, request, sizeof *request);
+  return error ? error : send_all(fd, result, request->result_length);
+}
+
+int sf_agent_receive(int fd, struct sf_agent_answer *answer, void **result) {
   *result = NULL;
   int error = receive_all(fd, answer, sizeof *answer);
   if (error) return error;
@@ -68,13 +74,12 @@ static int receive_answer(int fd, struct sf_agent_answer *answer, void **result)
   return error;
 }
 
-static int converse(int fd, const struct sf_agent_request *request, const void *result,
-                    struct sf_agent_answer *answer, sf_status_handler *on_status, void *context) {
-  int error = send_all(fd, request, sizeof *request);
-  if (!error) error = send_all(fd, result, request->result_length);
+static int converse(int fd, struct sf_agent_request *request, const void *result, struct sf_agent_answer *answer,
+                    sf_status_handler *on_status, void *context) {
+  int error = sf_agent_send(fd, request, result);
   while (!error) {
     void *received;
-    error = receive_answer(fd, answer, &received);
+    error = sf_agent_receive(fd, answer, &received);
     if (error) break;
     if (answer->type == SF_AGENT_STATUS && on_status) {
       on_status(context, answer, received);
@@ -89,9 +94,7 @@ static int converse(int fd, const struct sf_agent_request *request, const void *
 
 int sf_agent_ask(struct sf_agent_request *request, const void *result, struct sf_agent_answer *answer,
                  sf_status_handler *on_status, void *context) {
-  request->magic = SF_AGENT_MAGIC;
-  request->version = SF_AGENT_VERSION;
-  int fd = connect_to_agent();
+  int fd = sf_agent_connect();
   if (fd < 0) return fd;
   int error = converse(fd, request, result, answer, on_status, context);
   close(fd);

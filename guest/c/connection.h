@@ -15,4 +15,12 @@ typedef void sf_status_handler(void *context, const struct sf_agent_answer *stat
 int sf_agent_ask(struct sf_agent_request *request, const void *result, struct sf_agent_answer *answer,
                  sf_status_handler *on_status, void *context);
 
+/* The parts of a conversation that is more than that.
+ * Connects: a descriptor, or -ENOTCONN or another negative errno. */
+int sf_agent_connect(void);
+/* Sends the request with result_length bytes behind it. 0 or -ENOTCONN. */
+int sf_agent_send(int fd, struct sf_agent_request *request, const void *result);
+/* Receives one answer; `*result` is malloc'ed, or NULL if nothing is behind it. 0, -ENOTCONN, -ENOMEM or -EPROTO. */
+int sf_agent_receive(int fd, struct sf_agent_answer *answer, void **result);
+
 #endif

@@ -85,6 +85,26 @@ int sf_create_clones(sf_checkpoint checkpoint, sf_ticket ticket);
 /* Who this process is: 0 in a parent, the clone's number in a clone. */
 int sf_vmid(void);
 
+/* The name of the VM in which a clone of the ticket lives ("dev.3"), once it runs. The parent's to ask. 0, or -ENOENT
+ * if it has ended. */
+int sf_clone_name(sf_ticket ticket, int vmid, char *name, size_t size);
+
+/* A command for a clone. */
+typedef struct {
+  const char *clone;        /* its name: a clone of this VM, or a clone of a clone */
+  char *const *arguments;   /* the program, found along PATH, and its arguments; NULL-terminated */
+  char *const *environment; /* "NAME=value", NULL-terminated; NULL: that of the clone's agent */
+  int input, output, error; /* descriptors to read from and to write to; -1: none */
+  int signals;              /* each byte read from it is the number of a signal for the command; -1: none */
+  char reason[160];         /* set by sf_run where it fails, in words; may be empty */
+} sf_command;
+
+/* Runs the command to its end and returns its exit status, 128 + signal for one that a signal ended, 127 where there is
+ * no such program and 126 where it can not be run. Or a negative errno: -ENOENT: the VM is not a clone of this one;
+ * -EAGAIN: too many commands at once; -EIO: the clone or its host has ended. The command is ended when this process
+ * ends before it. When the VM is forked meanwhile it goes on in the parent; in the clone it is -ECANCELED. */
+int sf_run(sf_command *command);
+
 /* The bounds of a block to be computed elsewhere. They need the Controller, which this version does not have:
  * -ENOSYS, and the block runs here. */
 int cc_start(const char *block);

@@ -11,7 +11,7 @@ package final class GuestChannelHandler: ChannelInboundHandler {
   static let messagesPerSecond = 2_000.0
   package static let messageBurst = 4_000.0
 
-  private let report: @Sendable (GuestEvent) -> Void
+  let report: @Sendable (GuestEvent) -> Void
   private var epoch: UInt64
   private var decoder = FrameDecoder()
   /// A clone replays what lay in its buffers at the fork, cut anywhere: until the first message of its own epoch
@@ -20,6 +20,10 @@ package final class GuestChannelHandler: ChannelInboundHandler {
   private var nextRequest: UInt32 = 1
   private var questions: [UInt32: EventLoopPromise<GuestMessage>] = [:]
   private var commands: [UInt32: GuestCommand.State] = [:]
+  /// Commands whose asker has gone and that are being ended; what they print is dropped.
+  private var ending: Set<UInt32> = []
+  /// Commands of the guest's processes in clones, by the request.
+  var runs: [UInt32: GuestRun.State] = [:]
   private var allowance = GuestChannelHandler.messageBurst
   private var allowanceTime: NIODeadline = .now()
   /// Between `prepare` and `resume` nothing is sent: QEMU would put it into the guest's memory while its device state
@@ -55,6 +59,9 @@ package final class GuestChannelHandler: ChannelInboundHandler {
     let running = commands
     commands = [:]
     for command in running.values { command.fail(end ?? reason) }
+    let asked = runs
+    runs = [:]
+    for run in asked.values { run.end() }
   }
 
   func close(_ reason: GuestError) {
@@ -62,7 +69,7 @@ package final class GuestChannelHandler: ChannelInboundHandler {
     context?.close(promise: nil)
   }
 
-  private func cutOff(_ reason: String) {
+  func cutOff(_ reason: String) {
     guard end == nil else { return }
     close(.cutOff(reason))
     report(.cutOff(reason: reason))
@@ -83,7 +90,10 @@ package final class GuestChannelHandler: ChannelInboundHandler {
         guard frame.epoch == epoch else { continue }
         settled = true
         do {
-          take(try GuestMessage(frame, receiver: .host), request: frame.request)
+          let message = try GuestMessage(frame, receiver: .host)
+          if !takeRun(message, request: frame.request, loop: context.eventLoop) {
+            take(message, request: frame.request)
+          }
         } catch {
           cutOff("a message that does not decode (\(error))")
         }
@@ -94,9 +104,14 @@ package final class GuestChannelHandler: ChannelInboundHandler {
   private func take(_ message: GuestMessage, request: UInt32) {
     switch message {
     case .execOutput(let id, let stream, let bytes):
-      guard let command = commands[id] else { return }  // ended here while it was on its way
+      guard let command = commands[id] else {
+        // Ended here while it was on its way.
+        if ending.contains(id) { send(.execCredit(id: id, stream: stream, bytes: UInt32(bytes.count))) }
+        return
+      }
       if !command.takeOutput(stream, bytes) { cutOff("command output beyond its credit") }
     case .execExited(let id, let status):
+      ending.remove(id)
       commands.removeValue(forKey: id)?.exit(status)
     case .execCredit(let id, _, let bytes):
       guard let command = commands[id] else { return }
@@ -115,7 +130,7 @@ package final class GuestChannelHandler: ChannelInboundHandler {
     }
   }
 
-  private func spendAllowance() -> Bool {
+  func spendAllowance() -> Bool {
     let now = NIODeadline.now()
     let seconds = Double((now - allowanceTime).nanoseconds) / 1e9
     allowanceTime = now
@@ -205,4 +220,23 @@ package final class GuestChannelHandler: ChannelInboundHandler {
     guard commands.removeValue(forKey: command.id) != nil else { return }
     send(.execSignal(id: command.id, signal: 1))
   }
+
+  /// The same, and a command that does not mind is killed. With what it has printed and nobody takes out of the way,
+  /// the agent can see its end.
+  func end(_ command: GuestCommand.State) {
+    guard let context, commands[command.id] != nil else { return }
+    let id = command.id
+    for (stream, count) in command.unreturned where count > 0 {
+      send(.execCredit(id: id, stream: stream, bytes: UInt32(count)))
+    }
+    abandon(command)
+    ending.insert(id)
+    let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
+    context.eventLoop.scheduleTask(in: Self.graceTime) {
+      if bound.value.ending.contains(id) { bound.value.send(.execSignal(id: id, signal: 9)) }
+    }
+  }
+
+  /// From the hang-up to the kill.
+  private static let graceTime = TimeAmount.seconds(2)
 }

@@ -39,8 +39,14 @@ package struct GuestCommand: Sendable {
     eventLoop.execute { handler.value.returnCredit(state.value, stream, count) }
   }
 
+  /// Hangs up on it.
   func abandon() {
     eventLoop.execute { handler.value.abandon(state.value) }
+  }
+
+  /// Hangs up on it, and kills it if that does not end it.
+  func end() {
+    eventLoop.execute { handler.value.end(state.value) }
   }
 }
 
@@ -67,6 +73,11 @@ extension GuestCommand {
       outputCredit[stream] = credit - bytes.count
       continuation.yield(.output(stream, bytes))
       return true
+    }
+
+    /// Output that the guest has no credit back for.
+    var unreturned: [(ExecStream, Int)] {
+      outputCredit.map { ($0.key, GuestMessage.execInitialWindow - $0.value) }
     }
 
     func returned(_ stream: ExecStream, _ count: Int) { outputCredit[stream, default: 0] += count }

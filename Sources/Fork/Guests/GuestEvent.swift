@@ -4,6 +4,8 @@ import GuestWire
 package enum GuestEvent: Sendable {
   /// A guest process asks for something; `request` pairs the answer.
   case request(UInt32, GuestMessage)
+  /// A guest process runs a command in a clone.
+  case run(GuestRun)
   /// The guest broke the protocol: its channel is closed for good.
   case cutOff(reason: String)
   /// QEMU closed its end.

@@ -33,7 +33,7 @@ final class GuestSession: Sendable {
             continuation.yield(event)
             switch event {
             case .cutOff, .closed: continuation.finish()
-            case .request: break
+            case .request, .run: break
             }
           }
           try channel.pipeline.syncOperations.addHandler(handler)

@@ -74,6 +74,22 @@ public nonisolated struct Snowfork_V1_StartVMRequest: Sendable {
   public init() {}
 }
 
+public nonisolated struct Snowfork_V1_DiskRequest: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// absolute, on the VM's host: what the disk has at first; it is never written
+  public var path: String = String()
+
+  /// of an empty disk; 0 with a path: as large as what is there
+  public var virtualBytes: UInt64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
 public nonisolated struct Snowfork_V1_StartVMReply: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -575,6 +591,9 @@ public nonisolated struct Snowfork_V1_ExecInput: Sendable {
 
     public var environment: [String] = []
 
+    /// not empty, for a guest: name must be this VM of the called host, or descend from it
+    public var ancestor: String = String()
+
     public var unknownFields = SwiftProtobuf.UnknownStorage()
 
     public init() {}
@@ -737,184 +756,6 @@ public nonisolated struct Snowfork_V1_StatsReply: Sendable {
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
-}
-
-public nonisolated struct Snowfork_V1_Quantiles: Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  public var p50: UInt64 = 0
-
-  public var p99: UInt64 = 0
-
-  public var max: UInt64 = 0
-
-  public var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  public init() {}
-}
-
-public nonisolated struct Snowfork_V1_McdistStats: Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  public var requests: UInt64 = 0
-
-  public var served: UInt64 = 0
-
-  public var lockstepSuppressed: UInt64 = 0
-
-  public var retransmitted: UInt64 = 0
-
-  public var bytesSent: UInt64 = 0
-
-  public var rateLimitBytesPerS: UInt64 = 0
-
-  /// datagrams that were forged, altered, replayed or malformed
-  public var dropped: UInt64 = 0
-
-  public var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  public init() {}
-}
-
-public nonisolated struct Snowfork_V1_Stats: @unchecked Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  public var name: String {
-    get {_storage._name}
-    set {_uniqueStorage()._name = newValue}
-  }
-
-  /// clone, snapshot, ticket
-  public var kind: String {
-    get {_storage._kind}
-    set {_uniqueStorage()._kind = newValue}
-  }
-
-  public var pagesTotal: UInt64 {
-    get {_storage._pagesTotal}
-    set {_uniqueStorage()._pagesTotal = newValue}
-  }
-
-  public var pagesPresent: UInt64 {
-    get {_storage._pagesPresent}
-    set {_uniqueStorage()._pagesPresent = newValue}
-  }
-
-  public var pagesFetched: UInt64 {
-    get {_storage._pagesFetched}
-    set {_uniqueStorage()._pagesFetched = newValue}
-  }
-
-  public var pagesPrefetched: UInt64 {
-    get {_storage._pagesPrefetched}
-    set {_uniqueStorage()._pagesPrefetched = newValue}
-  }
-
-  public var pagesAvoided: UInt64 {
-    get {_storage._pagesAvoided}
-    set {_uniqueStorage()._pagesAvoided = newValue}
-  }
-
-  public var pagesShared: UInt64 {
-    get {_storage._pagesShared}
-    set {_uniqueStorage()._pagesShared = newValue}
-  }
-
-  public var bytesReceived: UInt64 {
-    get {_storage._bytesReceived}
-    set {_uniqueStorage()._bytesReceived = newValue}
-  }
-
-  public var faults: UInt64 {
-    get {_storage._faults}
-    set {_uniqueStorage()._faults = newValue}
-  }
-
-  public var faultUs: Snowfork_V1_Quantiles {
-    get {_storage._faultUs ?? Snowfork_V1_Quantiles()}
-    set {_uniqueStorage()._faultUs = newValue}
-  }
-  /// Returns true if `faultUs` has been explicitly set.
-  public var hasFaultUs: Bool {_storage._faultUs != nil}
-  /// Clears the value of `faultUs`. Subsequent reads from it will return its default value.
-  public mutating func clearFaultUs() {_uniqueStorage()._faultUs = nil}
-
-  public var remoteFaultUs: Snowfork_V1_Quantiles {
-    get {_storage._remoteFaultUs ?? Snowfork_V1_Quantiles()}
-    set {_uniqueStorage()._remoteFaultUs = newValue}
-  }
-  /// Returns true if `remoteFaultUs` has been explicitly set.
-  public var hasRemoteFaultUs: Bool {_storage._remoteFaultUs != nil}
-  /// Clears the value of `remoteFaultUs`. Subsequent reads from it will return its default value.
-  public mutating func clearRemoteFaultUs() {_uniqueStorage()._remoteFaultUs = nil}
-
-  public var mcdist: Snowfork_V1_McdistStats {
-    get {_storage._mcdist ?? Snowfork_V1_McdistStats()}
-    set {_uniqueStorage()._mcdist = newValue}
-  }
-  /// Returns true if `mcdist` has been explicitly set.
-  public var hasMcdist: Bool {_storage._mcdist != nil}
-  /// Clears the value of `mcdist`. Subsequent reads from it will return its default value.
-  public mutating func clearMcdist() {_uniqueStorage()._mcdist = nil}
-
-  public var preimagesSaved: UInt64 {
-    get {_storage._preimagesSaved}
-    set {_uniqueStorage()._preimagesSaved = newValue}
-  }
-
-  public var host: String {
-    get {_storage._host}
-    set {_uniqueStorage()._host = newValue}
-  }
-
-  public var snapshot: String {
-    get {_storage._snapshot}
-    set {_uniqueStorage()._snapshot = newValue}
-  }
-
-  /// how pages reach this host: local, multicast, unicast
-  public var transport: String {
-    get {_storage._transport}
-    set {_uniqueStorage()._transport = newValue}
-  }
-
-  /// why not multicast
-  public var transportReason: String {
-    get {_storage._transportReason}
-    set {_uniqueStorage()._transportReason = newValue}
-  }
-
-  public var pagesPushed: UInt64 {
-    get {_storage._pagesPushed}
-    set {_uniqueStorage()._pagesPushed = newValue}
-  }
-
-  /// every page is on this host
-  public var whole: Bool {
-    get {_storage._whole}
-    set {_uniqueStorage()._whole = newValue}
-  }
-
-  public var disk: Snowfork_V1_DiskStats {
-    get {_storage._disk ?? Snowfork_V1_DiskStats()}
-    set {_uniqueStorage()._disk = newValue}
-  }
-  /// Returns true if `disk` has been explicitly set.
-  public var hasDisk: Bool {_storage._disk != nil}
-  /// Clears the value of `disk`. Subsequent reads from it will return its default value.
-  public mutating func clearDisk() {_uniqueStorage()._disk = nil}
-
-  public var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  public init() {}
-
-  fileprivate var _storage = _StorageClass.defaultInstance
 }
 
 public nonisolated struct Snowfork_V1_ListHostsRequest: Sendable {
@@ -1373,6 +1214,41 @@ nonisolated extension Snowfork_V1_StartVMRequest: SwiftProtobuf.Message, SwiftPr
     if lhs.host != rhs.host {return false}
     if lhs.cpuLimitPercent != rhs.cpuLimitPercent {return false}
     if lhs.disks != rhs.disks {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Snowfork_V1_DiskRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".DiskRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}path\0\u{3}virtual_bytes\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.path) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.virtualBytes) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.path.isEmpty {
+      try visitor.visitSingularStringField(value: self.path, fieldNumber: 1)
+    }
+    if self.virtualBytes != 0 {
+      try visitor.visitSingularUInt64Field(value: self.virtualBytes, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Snowfork_V1_DiskRequest, rhs: Snowfork_V1_DiskRequest) -> Bool {
+    if lhs.path != rhs.path {return false}
+    if lhs.virtualBytes != rhs.virtualBytes {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2364,7 +2240,7 @@ nonisolated extension Snowfork_V1_ExecInput: SwiftProtobuf.Message, SwiftProtobu
 
 nonisolated extension Snowfork_V1_ExecInput.Start: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = Snowfork_V1_ExecInput.protoMessageName + ".Start"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}arguments\0\u{1}environment\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}arguments\0\u{1}environment\0\u{1}ancestor\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2375,6 +2251,7 @@ nonisolated extension Snowfork_V1_ExecInput.Start: SwiftProtobuf.Message, SwiftP
       case 1: try { try decoder.decodeSingularStringField(value: &self.name) }()
       case 2: try { try decoder.decodeRepeatedStringField(value: &self.arguments) }()
       case 3: try { try decoder.decodeRepeatedStringField(value: &self.environment) }()
+      case 4: try { try decoder.decodeSingularStringField(value: &self.ancestor) }()
       default: break
       }
     }
@@ -2390,6 +2267,9 @@ nonisolated extension Snowfork_V1_ExecInput.Start: SwiftProtobuf.Message, SwiftP
     if !self.environment.isEmpty {
       try visitor.visitRepeatedStringField(value: self.environment, fieldNumber: 3)
     }
+    if !self.ancestor.isEmpty {
+      try visitor.visitSingularStringField(value: self.ancestor, fieldNumber: 4)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2397,6 +2277,7 @@ nonisolated extension Snowfork_V1_ExecInput.Start: SwiftProtobuf.Message, SwiftP
     if lhs.name != rhs.name {return false}
     if lhs.arguments != rhs.arguments {return false}
     if lhs.environment != rhs.environment {return false}
+    if lhs.ancestor != rhs.ancestor {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2720,316 +2601,6 @@ nonisolated extension Snowfork_V1_StatsReply: SwiftProtobuf.Message, SwiftProtob
 
   public static func ==(lhs: Snowfork_V1_StatsReply, rhs: Snowfork_V1_StatsReply) -> Bool {
     if lhs.stats != rhs.stats {return false}
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension Snowfork_V1_Quantiles: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".Quantiles"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}p50\0\u{1}p99\0\u{1}max\0")
-
-  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.p50) }()
-      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.p99) }()
-      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.max) }()
-      default: break
-      }
-    }
-  }
-
-  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if self.p50 != 0 {
-      try visitor.visitSingularUInt64Field(value: self.p50, fieldNumber: 1)
-    }
-    if self.p99 != 0 {
-      try visitor.visitSingularUInt64Field(value: self.p99, fieldNumber: 2)
-    }
-    if self.max != 0 {
-      try visitor.visitSingularUInt64Field(value: self.max, fieldNumber: 3)
-    }
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  public static func ==(lhs: Snowfork_V1_Quantiles, rhs: Snowfork_V1_Quantiles) -> Bool {
-    if lhs.p50 != rhs.p50 {return false}
-    if lhs.p99 != rhs.p99 {return false}
-    if lhs.max != rhs.max {return false}
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension Snowfork_V1_McdistStats: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".McdistStats"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}requests\0\u{1}served\0\u{3}lockstep_suppressed\0\u{1}retransmitted\0\u{3}bytes_sent\0\u{3}rate_limit_bytes_per_s\0\u{1}dropped\0")
-
-  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.requests) }()
-      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.served) }()
-      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.lockstepSuppressed) }()
-      case 4: try { try decoder.decodeSingularUInt64Field(value: &self.retransmitted) }()
-      case 5: try { try decoder.decodeSingularUInt64Field(value: &self.bytesSent) }()
-      case 6: try { try decoder.decodeSingularUInt64Field(value: &self.rateLimitBytesPerS) }()
-      case 7: try { try decoder.decodeSingularUInt64Field(value: &self.dropped) }()
-      default: break
-      }
-    }
-  }
-
-  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if self.requests != 0 {
-      try visitor.visitSingularUInt64Field(value: self.requests, fieldNumber: 1)
-    }
-    if self.served != 0 {
-      try visitor.visitSingularUInt64Field(value: self.served, fieldNumber: 2)
-    }
-    if self.lockstepSuppressed != 0 {
-      try visitor.visitSingularUInt64Field(value: self.lockstepSuppressed, fieldNumber: 3)
-    }
-    if self.retransmitted != 0 {
-      try visitor.visitSingularUInt64Field(value: self.retransmitted, fieldNumber: 4)
-    }
-    if self.bytesSent != 0 {
-      try visitor.visitSingularUInt64Field(value: self.bytesSent, fieldNumber: 5)
-    }
-    if self.rateLimitBytesPerS != 0 {
-      try visitor.visitSingularUInt64Field(value: self.rateLimitBytesPerS, fieldNumber: 6)
-    }
-    if self.dropped != 0 {
-      try visitor.visitSingularUInt64Field(value: self.dropped, fieldNumber: 7)
-    }
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  public static func ==(lhs: Snowfork_V1_McdistStats, rhs: Snowfork_V1_McdistStats) -> Bool {
-    if lhs.requests != rhs.requests {return false}
-    if lhs.served != rhs.served {return false}
-    if lhs.lockstepSuppressed != rhs.lockstepSuppressed {return false}
-    if lhs.retransmitted != rhs.retransmitted {return false}
-    if lhs.bytesSent != rhs.bytesSent {return false}
-    if lhs.rateLimitBytesPerS != rhs.rateLimitBytesPerS {return false}
-    if lhs.dropped != rhs.dropped {return false}
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension Snowfork_V1_Stats: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".Stats"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}kind\0\u{3}pages_total\0\u{3}pages_present\0\u{3}pages_fetched\0\u{3}pages_prefetched\0\u{3}pages_avoided\0\u{3}pages_shared\0\u{3}bytes_received\0\u{1}faults\0\u{3}fault_us\0\u{3}remote_fault_us\0\u{1}mcdist\0\u{3}preimages_saved\0\u{1}host\0\u{1}snapshot\0\u{1}transport\0\u{3}transport_reason\0\u{3}pages_pushed\0\u{1}whole\0\u{1}disk\0")
-
-  fileprivate class _StorageClass {
-    var _name: String = String()
-    var _kind: String = String()
-    var _pagesTotal: UInt64 = 0
-    var _pagesPresent: UInt64 = 0
-    var _pagesFetched: UInt64 = 0
-    var _pagesPrefetched: UInt64 = 0
-    var _pagesAvoided: UInt64 = 0
-    var _pagesShared: UInt64 = 0
-    var _bytesReceived: UInt64 = 0
-    var _faults: UInt64 = 0
-    var _faultUs: Snowfork_V1_Quantiles? = nil
-    var _remoteFaultUs: Snowfork_V1_Quantiles? = nil
-    var _mcdist: Snowfork_V1_McdistStats? = nil
-    var _preimagesSaved: UInt64 = 0
-    var _host: String = String()
-    var _snapshot: String = String()
-    var _transport: String = String()
-    var _transportReason: String = String()
-    var _pagesPushed: UInt64 = 0
-    var _whole: Bool = false
-    var _disk: Snowfork_V1_DiskStats? = nil
-
-      // This property is used as the initial default value for new instances of the type.
-      // The type itself is protecting the reference to its storage via CoW semantics.
-      // This will force a copy to be made of this reference when the first mutation occurs;
-      // hence, it is safe to mark this as `nonisolated(unsafe)`.
-      static nonisolated(unsafe) let defaultInstance = _StorageClass()
-
-    private init() {}
-
-    init(copying source: _StorageClass) {
-      _name = source._name
-      _kind = source._kind
-      _pagesTotal = source._pagesTotal
-      _pagesPresent = source._pagesPresent
-      _pagesFetched = source._pagesFetched
-      _pagesPrefetched = source._pagesPrefetched
-      _pagesAvoided = source._pagesAvoided
-      _pagesShared = source._pagesShared
-      _bytesReceived = source._bytesReceived
-      _faults = source._faults
-      _faultUs = source._faultUs
-      _remoteFaultUs = source._remoteFaultUs
-      _mcdist = source._mcdist
-      _preimagesSaved = source._preimagesSaved
-      _host = source._host
-      _snapshot = source._snapshot
-      _transport = source._transport
-      _transportReason = source._transportReason
-      _pagesPushed = source._pagesPushed
-      _whole = source._whole
-      _disk = source._disk
-    }
-  }
-
-  fileprivate mutating func _uniqueStorage() -> _StorageClass {
-    if !isKnownUniquelyReferenced(&_storage) {
-      _storage = _StorageClass(copying: _storage)
-    }
-    return _storage
-  }
-
-  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    _ = _uniqueStorage()
-    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
-      while let fieldNumber = try decoder.nextFieldNumber() {
-        // The use of inline closures is to circumvent an issue where the compiler
-        // allocates stack space for every case branch when no optimizations are
-        // enabled. https://github.com/apple/swift-protobuf/issues/1034
-        switch fieldNumber {
-        case 1: try { try decoder.decodeSingularStringField(value: &_storage._name) }()
-        case 2: try { try decoder.decodeSingularStringField(value: &_storage._kind) }()
-        case 3: try { try decoder.decodeSingularUInt64Field(value: &_storage._pagesTotal) }()
-        case 4: try { try decoder.decodeSingularUInt64Field(value: &_storage._pagesPresent) }()
-        case 5: try { try decoder.decodeSingularUInt64Field(value: &_storage._pagesFetched) }()
-        case 6: try { try decoder.decodeSingularUInt64Field(value: &_storage._pagesPrefetched) }()
-        case 7: try { try decoder.decodeSingularUInt64Field(value: &_storage._pagesAvoided) }()
-        case 8: try { try decoder.decodeSingularUInt64Field(value: &_storage._pagesShared) }()
-        case 9: try { try decoder.decodeSingularUInt64Field(value: &_storage._bytesReceived) }()
-        case 10: try { try decoder.decodeSingularUInt64Field(value: &_storage._faults) }()
-        case 11: try { try decoder.decodeSingularMessageField(value: &_storage._faultUs) }()
-        case 12: try { try decoder.decodeSingularMessageField(value: &_storage._remoteFaultUs) }()
-        case 13: try { try decoder.decodeSingularMessageField(value: &_storage._mcdist) }()
-        case 14: try { try decoder.decodeSingularUInt64Field(value: &_storage._preimagesSaved) }()
-        case 15: try { try decoder.decodeSingularStringField(value: &_storage._host) }()
-        case 16: try { try decoder.decodeSingularStringField(value: &_storage._snapshot) }()
-        case 17: try { try decoder.decodeSingularStringField(value: &_storage._transport) }()
-        case 18: try { try decoder.decodeSingularStringField(value: &_storage._transportReason) }()
-        case 19: try { try decoder.decodeSingularUInt64Field(value: &_storage._pagesPushed) }()
-        case 20: try { try decoder.decodeSingularBoolField(value: &_storage._whole) }()
-        case 21: try { try decoder.decodeSingularMessageField(value: &_storage._disk) }()
-        default: break
-        }
-      }
-    }
-  }
-
-  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every if/case branch local when no optimizations
-      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-      // https://github.com/apple/swift-protobuf/issues/1182
-      if !_storage._name.isEmpty {
-        try visitor.visitSingularStringField(value: _storage._name, fieldNumber: 1)
-      }
-      if !_storage._kind.isEmpty {
-        try visitor.visitSingularStringField(value: _storage._kind, fieldNumber: 2)
-      }
-      if _storage._pagesTotal != 0 {
-        try visitor.visitSingularUInt64Field(value: _storage._pagesTotal, fieldNumber: 3)
-      }
-      if _storage._pagesPresent != 0 {
-        try visitor.visitSingularUInt64Field(value: _storage._pagesPresent, fieldNumber: 4)
-      }
-      if _storage._pagesFetched != 0 {
-        try visitor.visitSingularUInt64Field(value: _storage._pagesFetched, fieldNumber: 5)
-      }
-      if _storage._pagesPrefetched != 0 {
-        try visitor.visitSingularUInt64Field(value: _storage._pagesPrefetched, fieldNumber: 6)
-      }
-      if _storage._pagesAvoided != 0 {
-        try visitor.visitSingularUInt64Field(value: _storage._pagesAvoided, fieldNumber: 7)
-      }
-      if _storage._pagesShared != 0 {
-        try visitor.visitSingularUInt64Field(value: _storage._pagesShared, fieldNumber: 8)
-      }
-      if _storage._bytesReceived != 0 {
-        try visitor.visitSingularUInt64Field(value: _storage._bytesReceived, fieldNumber: 9)
-      }
-      if _storage._faults != 0 {
-        try visitor.visitSingularUInt64Field(value: _storage._faults, fieldNumber: 10)
-      }
-      try { if let v = _storage._faultUs {
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 11)
-      } }()
-      try { if let v = _storage._remoteFaultUs {
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 12)
-      } }()
-      try { if let v = _storage._mcdist {
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 13)
-      } }()
-      if _storage._preimagesSaved != 0 {
-        try visitor.visitSingularUInt64Field(value: _storage._preimagesSaved, fieldNumber: 14)
-      }
-      if !_storage._host.isEmpty {
-        try visitor.visitSingularStringField(value: _storage._host, fieldNumber: 15)
-      }
-      if !_storage._snapshot.isEmpty {
-        try visitor.visitSingularStringField(value: _storage._snapshot, fieldNumber: 16)
-      }
-      if !_storage._transport.isEmpty {
-        try visitor.visitSingularStringField(value: _storage._transport, fieldNumber: 17)
-      }
-      if !_storage._transportReason.isEmpty {
-        try visitor.visitSingularStringField(value: _storage._transportReason, fieldNumber: 18)
-      }
-      if _storage._pagesPushed != 0 {
-        try visitor.visitSingularUInt64Field(value: _storage._pagesPushed, fieldNumber: 19)
-      }
-      if _storage._whole != false {
-        try visitor.visitSingularBoolField(value: _storage._whole, fieldNumber: 20)
-      }
-      try { if let v = _storage._disk {
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 21)
-      } }()
-    }
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  public static func ==(lhs: Snowfork_V1_Stats, rhs: Snowfork_V1_Stats) -> Bool {
-    if lhs._storage !== rhs._storage {
-      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
-        let _storage = _args.0
-        let rhs_storage = _args.1
-        if _storage._name != rhs_storage._name {return false}
-        if _storage._kind != rhs_storage._kind {return false}
-        if _storage._pagesTotal != rhs_storage._pagesTotal {return false}
-        if _storage._pagesPresent != rhs_storage._pagesPresent {return false}
-        if _storage._pagesFetched != rhs_storage._pagesFetched {return false}
-        if _storage._pagesPrefetched != rhs_storage._pagesPrefetched {return false}
-        if _storage._pagesAvoided != rhs_storage._pagesAvoided {return false}
-        if _storage._pagesShared != rhs_storage._pagesShared {return false}
-        if _storage._bytesReceived != rhs_storage._bytesReceived {return false}
-        if _storage._faults != rhs_storage._faults {return false}
-        if _storage._faultUs != rhs_storage._faultUs {return false}
-        if _storage._remoteFaultUs != rhs_storage._remoteFaultUs {return false}
-        if _storage._mcdist != rhs_storage._mcdist {return false}
-        if _storage._preimagesSaved != rhs_storage._preimagesSaved {return false}
-        if _storage._host != rhs_storage._host {return false}
-        if _storage._snapshot != rhs_storage._snapshot {return false}
-        if _storage._transport != rhs_storage._transport {return false}
-        if _storage._transportReason != rhs_storage._transportReason {return false}
-        if _storage._pagesPushed != rhs_storage._pagesPushed {return false}
-        if _storage._whole != rhs_storage._whole {return false}
-        if _storage._disk != rhs_storage._disk {return false}
-        return true
-      }
-      if !storagesAreEqual {return false}
-    }
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -25,7 +25,7 @@ struct ExecCommand: AsyncParsableCommand {
       $0.arguments = command
       $0.environment = env
     }
-    let session = try ExecSession(start)
-    throw ExitCode(try await Daemon.call { try await session.run($0) })
+    let session = try ExecSession()
+    throw ExitCode(try await Daemon.call { try await session.run(start, $0) })
   }
 }

@@ -10,18 +10,15 @@ import Wire
 ///
 /// Nothing is read ahead in either direction: a stream that is not taken holds up its sender.
 struct ExecSession: Sendable {
-  private let start: Snowfork_V1_ExecInput.Start
   private let input: StandardInput
   private let output = StandardOutput()
   private let signals = ForwardedSignals()
 
-  init(_ start: Snowfork_V1_ExecInput.Start) throws {
-    self.start = start
-    input = try StandardInput()
-  }
+  /// From here on signals are kept for the command.
+  init() throws { input = try StandardInput() }
 
   /// The command's own status; 128 + signal if it was ended by one.
-  func run(_ client: Daemon.Client) async throws -> Int32 {
+  func run(_ start: Snowfork_V1_ExecInput.Start, _ client: Daemon.Client) async throws -> Int32 {
     try await client.exec(
       options: Daemon.options,
       requestProducer: { writer in
