@@ -63,7 +63,7 @@ extension ForkService {
   /// Layers of that host which VMs and snapshots here are made of.
   func layersNeeded(of host: String) -> Set<String> {
     let points = snapshots.values.flatMap { $0.disks ?? [] }.flatMap(\.layers)
-    let own = guests.values.filter { $0.record.host == nil }.flatMap { $0.record.disks ?? [] }
+    let own = guests.values.filter(\.hasDisksHere).flatMap { $0.record.disks ?? [] }
       .flatMap { $0.frozen + $0.base }
     return Set((points + own).filter { $0.host == host }.map(\.id))
   }
@@ -85,7 +85,7 @@ extension ForkService {
   /// of one that has not said hello since this daemon started nothing is known, so nothing that was served goes.
   func sweepLayers() async {
     let open = layersRead
-    let own = guests.values.filter { $0.record.host == nil }.flatMap { $0.record.disks ?? [] }
+    let own = guests.values.filter(\.hasDisksHere).flatMap { $0.record.disks ?? [] }
     var needed = open.union(own.flatMap(\.layerIDs))
     let others = await cluster.others.map(\.name)
     for host in others { needed.formUnion(layersWanted[host] ?? []) }
@@ -160,15 +160,20 @@ extension ForkService {
   /// Layers that the storage daemon reads, or may be asked to.
   private var layersRead: Set<String> {
     let points = snapshots.values.flatMap { $0.disks ?? [] }.flatMap(\.layers)
-    let own = guests.values.filter { $0.record.host == nil }.flatMap { $0.record.disks ?? [] }.flatMap(\.base)
+    let own = guests.values.filter(\.hasDisksHere).flatMap { $0.record.disks ?? [] }.flatMap(\.base)
     return Set((points + own).map(\.id))
   }
 
   /// Layers that clones, snapshots or other hosts read.
   private func layersShared(besides name: String) -> Set<String> {
     let points = snapshots.values.flatMap { $0.disks ?? [] }.flatMap(\.layers).map(\.id)
-    let others = guests.values.filter { $0.record.name != name && $0.record.host == nil }
+    let others = guests.values.filter { $0.record.name != name && $0.hasDisksHere }
       .flatMap { $0.record.disks ?? [] }.flatMap(\.layerIDs)
     return Set(points + others).union(layersWanted.values.joined()).union(disks.store.served)
   }
+}
+
+extension ForkService.Guest {
+  /// An ended clone keeps its record until it is joined, but not its disks.
+  fileprivate var hasDisksHere: Bool { record.host == nil && record.state != .ended }
 }

@@ -45,6 +45,7 @@ struct DiskBench {
     let count = 2 * (hosts - 1)
     let fork = try snowfork.fork("dev", clones: count, others)
     let before = try snowfork.sentBytes(of: "h1")
+    let memoryBefore = try snowfork.statistics(fork.ticket).mcdist.bytesSent
     let watch = Stopwatch()
     let snowfork = snowfork
     let sums = try LockstepBench.inAll(fork.clones.map(\.name)) {
@@ -55,6 +56,8 @@ struct DiskBench {
     }
     try record("read_us", count, [watch.microseconds])
     try record("read_sent_bytes", count, [try snowfork.sentBytes(of: "h1") - before])
+    try record(
+      "read_memory_bytes", count, [try snowfork.statistics(fork.ticket).mcdist.bytesSent - memoryBefore])
     try record("read_bytes", count, [Double(Self.readMib << 20)])
     try snowfork.kill(fork.ticket)
     try snowfork.destroy("dev")
@@ -91,7 +94,8 @@ struct DiskBench {
   private func show() {
     let count = 2 * (hosts - 1)
     let (plain, disk) = (median("pause_plain_us"), median("pause_disk_us"))
-    let sent = median("read_sent_bytes", count) / median("read_bytes", count) / Double(hosts - 1)
+    let layers = median("read_sent_bytes", count) - median("read_memory_bytes", count)
+    let sent = layers / median("read_bytes", count) / Double(hosts - 1)
     let write = median("write_own_us") / median("write_clone_us")
     say("\nWanted:")
     wanted(
