@@ -154,6 +154,17 @@ extension StorageDaemon {
     for kind in ["r", "n"] { _ = try? monitor.run("blockdev-del", ["node-name": .string(kind + layer)]) }
   }
 
+  /// Exports of an earlier daemon that are nobody's any more.
+  func removeUnknown(_ state: State, _ monitor: Monitor) throws {
+    for id in try monitor.run("query-block-exports").elements.compactMap({ $0["id"]?.string }) {
+      let name = String(id.dropFirst())
+      guard id.first == "x", state.exports[name] == nil else { continue }
+      try monitor.run("block-export-del", ["id": .string(id), "mode": "hard"])
+      try awaitGone(name, monitor)
+      for kind in ["e", "z"] { _ = try? monitor.run("blockdev-del", ["node-name": .string(kind + name)]) }
+    }
+  }
+
   /// An export goes when its last connection is closed, which "hard" does, but not at once.
   func awaitGone(_ name: String, _ monitor: Monitor) throws {
     for _ in 0..<200 {

@@ -231,6 +231,7 @@ public final class StorageDaemon: Sendable {
     }
     state.monitor = monitor
     state.open = try openLayers(monitor)
+    try removeUnknown(state, monitor)
     for export in state.exports.values { try make(export, &state, monitor) }
     return monitor
   }

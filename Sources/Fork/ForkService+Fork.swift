@@ -79,7 +79,8 @@ extension ForkService {
     of name: String, id: String, kept: Bool, checkpointRequest: UInt32, log: inout PhaseLog
   ) async throws -> ForkPoint {
     if !turns.take(name) {
-      if merging.contains(name) { try await withHypervisor { $0.stopMerging(name) } }
+      // No await before the turn is waited for: it might be given back meanwhile.
+      if merging.contains(name) { Task { try await withHypervisor { $0.stopMerging(name) } } }
       await withCheckedContinuation { turns.wait(name, $0) }
     }
     defer { turns.leave(name) }

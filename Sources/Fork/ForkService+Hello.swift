@@ -5,7 +5,7 @@ import Wire
 extension ForkService: Cluster.Observer {
   func peerIsUp(_ name: String, _ reply: Snowfork_V1_HelloReply, isNew: Bool) async {
     await reportEnds()
-    layersWanted[name] = Set(reply.neededLayers)
+    layersWanted[name] = (Set(reply.neededLayers), .now)
     // What is there of ours that we have given up meanwhile.
     let gone = reply.foreignClones.filter {
       let record = guests[$0.name]?.record

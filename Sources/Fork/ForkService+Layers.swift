@@ -81,15 +81,19 @@ extension ForkService {
     }
   }
 
-  /// Files and nodes that nobody refers to, here or on another host, go. What other hosts need they say with each hello;
-  /// of one that has not said hello since this daemon started nothing is known, so nothing that was served goes.
+  /// Files and nodes that nobody refers to, here or on another host, go. What other hosts need they say with each hello. A
+  /// layer that was served goes, or is merged into, when for 10 s no host has needed it while all were heard: one that is
+  /// silent may have made clones of it that go on reading when it is back. A host can come to need a layer only from one that
+  /// does, so all of them saying no twice in a row is the end of it.
   func sweepLayers() async {
     let open = layersRead
     let own = guests.values.filter(\.hasDisksHere).flatMap { $0.record.disks ?? [] }
     var needed = open.union(own.flatMap(\.layerIDs))
     let others = await cluster.others.map(\.name)
-    for host in others { needed.formUnion(layersWanted[host] ?? []) }
-    let isKnown = others.allSatisfy { layersWanted[$0] != nil }
+    for host in others { needed.formUnion(layersWanted[host]?.ids ?? []) }
+    let isKnown = others.allSatisfy { host in
+      layersWanted[host].map { ContinuousClock.now - $0.at < .seconds(5) } ?? false
+    }
     let (disks, keep) = (disks, needed)
     _ = try? await workers.run {
       disks.daemon.close(allBut: open)
@@ -112,6 +116,7 @@ extension ForkService {
 
   /// False: there is nothing more to merge, or not now.
   private func mergeLayers(of name: String, disk index: Int) async -> Bool {
+    if let failed = mergeFailures[name], ContinuousClock.now - failed < .seconds(60) { return false }
     guard let disk = guests[name]?.record.disks?[index], mergeable(disk, of: name) != nil, turns.take(name)
     else {
       return false
@@ -153,6 +158,7 @@ extension ForkService {
       return true
     } catch {
       log.error("cannot merge layers of \(name): \(error)")
+      mergeFailures[name] = .now
       return false
     }
   }
@@ -169,7 +175,7 @@ extension ForkService {
     let points = snapshots.values.flatMap { $0.disks ?? [] }.flatMap(\.layers).map(\.id)
     let others = guests.values.filter { $0.record.name != name && $0.hasDisksHere }
       .flatMap { $0.record.disks ?? [] }.flatMap(\.layerIDs)
-    return Set(points + others).union(layersWanted.values.joined()).union(disks.store.served)
+    return Set(points + others).union(layersWanted.values.flatMap(\.ids)).union(disks.store.served)
   }
 }
 

@@ -64,8 +64,10 @@ actor ForkService {
   var deliveries: [String: [String: Task<Void, any Error>]] = [:]
   /// VMs of which layers are being merged; a fork stops that.
   var merging: Set<String> = []
-  /// What hosts need of our disk layers, as each last said.
-  var layersWanted: [String: Set<String>] = [:]
+  /// What hosts need of our disk layers, as each last said, and when.
+  var layersWanted: [String: (ids: Set<String>, at: ContinuousClock.Instant)] = [:]
+  /// When merging layers of a VM last failed.
+  var mergeFailures: [String: ContinuousClock.Instant] = [:]
   /// Clones of others' tickets that have ended and whose homes have not been told.
   var unreported: Set<String> = []
   /// Called when a ticket has changed; see `waitForChange`.

@@ -49,12 +49,14 @@ import Testing
     let (layer, bytes) = try host.disks.store.adopt(host.file(blocks: Self.blocks), host: "h1")
     let export = StorageDaemon.Export(name: "e", virtualBytes: bytes, layers: [layer])
     try host.disks.daemon.add(export)
+    try host.disks.daemon.add(.init(name: "nobodys", virtualBytes: bytes, layers: []))
     let pid = host.pid(of: "qemu-storage-daemon")
     host.disks.daemon.disconnect()
     let successor = try host.another().daemon
     try successor.adopt([export])
     #expect(host.pid(of: "qemu-storage-daemon") == pid)
     #expect(try host.reads("e", blocks: 0..<Self.blocks) == true)
+    #expect(try host.reads("nobodys", blocks: 0..<1) == nil)
     successor.remove("e")
     successor.stop()
   }
