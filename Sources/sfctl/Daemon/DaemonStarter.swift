@@ -18,11 +18,10 @@ struct DaemonStarter {
     try await ProgressLine.during("starting the daemon") { _ in try await start() }
   }
 
-  /// False: nobody listens. Throws where somebody does and refuses us.
+  /// False: nobody listens, or who does is just dying. Throws where somebody listens and refuses us.
   func answers() throws -> Bool {
-    do {
-      _ = try UnixSocket.connect(path: paths.socket)
-      return true
+    do throws(SystemError) {
+      return Self.speaks(try UnixSocket.connect(path: paths.socket))
     } catch {
       switch error.errno {
       case ENOENT, ECONNREFUSED: return false
@@ -32,6 +31,14 @@ struct DaemonStarter {
       default: throw Failure("cannot reach the daemon: \(error). Set SNOWFORK_RUN to the daemon's directory.")
       }
     }
+  }
+
+  /// A server of HTTP/2 speaks first; the connections of one that was killed are reset. One that is slow may be alive.
+  private static func speaks(_ connection: OwnedDescriptor) -> Bool {
+    var poll = pollfd(fd: connection.raw, events: Int16(POLLIN), revents: 0)
+    guard Glibc.poll(&poll, 1, 2000) == 1 else { return true }
+    var byte: UInt8 = 0
+    return recv(connection.raw, &byte, 1, CInt(MSG_DONTWAIT)) == 1
   }
 
   /// sfd holds its lock until it has cleaned up behind itself.
