@@ -78,11 +78,9 @@ extension ForkService {
   func freezePoint(
     of name: String, id: String, kept: Bool, checkpointRequest: UInt32, log: inout PhaseLog
   ) async throws -> ForkPoint {
-    if !turns.take(name) {
-      // No await before the turn is waited for: it might be given back meanwhile.
-      if merging.contains(name) { Task { try await withHypervisor { $0.stopMerging(name) } } }
-      await withCheckedContinuation { turns.wait(name, $0) }
-    }
+    // A merge gives its turn back for a fork. No await before the turn is waited for: it might be given back meanwhile.
+    if merging.contains(name) { Task { try await withHypervisor { $0.stopMerging(name) } } }
+    await takeTurn(name)
     defer { turns.leave(name) }
     let session = try session(name)
     let parent = try guest(name).record
