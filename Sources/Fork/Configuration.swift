@@ -22,6 +22,10 @@ public struct Configuration: Sendable {
   public var activationsAtOnce = 2 * max(2, ProcessInfo.processInfo.activeProcessorCount)
   /// `SNOWFORK_DISK_PORT`: where nbdkit lets other hosts read this one's disk layers.
   public var diskPort = 7544
+  /// `SNOWFORK_SUBNET`: of families whose device VM was started without `--subnet`.
+  public var subnet = ForkService.usualSubnet
+  /// `SNOWFORK_MTU`: bytes of an IP packet in a family; of the hosts' own network 50 less.
+  public var mtu = 1450
   /// Directory of sfd, sf-memtap and, under `../lib` or `../build/lib`, of the RAM shim.
   public var programDirectory: String
 
@@ -54,6 +58,8 @@ public struct Configuration: Sendable {
     if let port = environment["SNOWFORK_DISK_PORT"].flatMap({ UInt16($0) }), port > 0 {
       configuration.diskPort = Int(port)
     }
+    if let subnet = environment["SNOWFORK_SUBNET"], !subnet.isEmpty { configuration.subnet = subnet }
+    if let mtu = environment["SNOWFORK_MTU"].flatMap({ Int($0) }) { configuration.mtu = mtu }
     return configuration
   }
 

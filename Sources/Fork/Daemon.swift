@@ -1,4 +1,5 @@
 import CloneDisk
+import CloneNetwork
 import Foundation
 import GRPCCore
 import GRPCNIOTransportHTTP2
@@ -136,7 +137,8 @@ public struct Daemon: Sendable {
       ownHost: await cluster.host, owner: LibvirtHypervisor.user, log: log)
     let service = ForkService(
       configuration: configuration, store: store, hypervisor: hypervisor, memtap: memtap,
-      resources: EmbeddedResourceManager(), cluster: cluster, disks: disks, loops: loops, log: log)
+      resources: EmbeddedResourceManager(), cluster: cluster, disks: disks, network: hostNetwork(log),
+      loops: loops, log: log)
     await cluster.observe(service)
     try await service.adopt()
     let listener = PeerListener(service: service, version: Self.version)
@@ -165,6 +167,7 @@ public struct Daemon: Sendable {
       group.addTask { try await server.serve() }
       group.addTask { for await event in hypervisor.events { await service.handle(event) } }
       group.addTask { await service.tendDisks() }
+      group.addTask { await service.tendNetworks() }
       group.addTask { for await event in memtap.events { await service.pagerSays(event) } }
       group.addTask {
         for await _ in stop { break }
@@ -179,6 +182,15 @@ public struct Daemon: Sendable {
     await cluster.close()
     hypervisor.settle()
     unlink(configuration.paths.socket)
+  }
+
+  private func hostNetwork(_ log: Logger) -> Result<HostNetwork, NetworkError> {
+    do throws(NetworkError) {
+      return .success(try HostNetwork())
+    } catch {
+      log.error("VMs can have no network: \(error)")
+      return .failure(error)
+    }
   }
 
   private static func onSignal(_ number: CInt, _ body: @escaping @Sendable () -> Void)

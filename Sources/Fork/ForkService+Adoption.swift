@@ -25,6 +25,7 @@ extension ForkService {
     await adoptSnapshots()
     await undoInterrupted()
     await adoptMachines(running)
+    await adoptNetworks()
     for name in running.keys where guests[name] == nil {
       log.notice("ending \(name): no record of it")
       await tearDown(name)

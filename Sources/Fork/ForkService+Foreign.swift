@@ -17,6 +17,7 @@ extension ForkService {
           state: .granting, snapshot: nil, createdUnix: Self.unixNow(), home: request.home),
         diskBytes: request.diskBytes)
     }
+    let family = request.hasNetwork ? Family(request.network) : nil
     var errors: [String: String] = [:]
     var names: [String] = []
     for slot in request.slots {
@@ -37,7 +38,8 @@ extension ForkService {
           memoryBytes: Int64(request.memoryBytes), vcpus: Int(request.vcpus),
           commandLine: request.kernelCommandLine, generationID: UUID().uuidString.lowercased(),
           shimToken: Self.randomHex(32), epoch: Int64.random(in: 1...Int64.max), cpuLimitPercent: 0,
-          createdUnix: Self.unixNow(), home: request.home))
+          createdUnix: Self.unixNow(), home: request.home,
+          network: family.map { NetworkCard(family: $0, number: Int(slot.number)) }))
       names.append(slot.name)
     }
     await saveTicket(id)

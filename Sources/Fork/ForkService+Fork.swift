@@ -112,7 +112,8 @@ extension ForkService {
         id: id, parent: name, kept: kept, image: parent.image, memoryBytes: parent.memoryBytes,
         vcpus: parent.vcpus, commandLine: parent.commandLine, descriptorBytes: 0,
         pauseMicroseconds: Int64(times.pauseMicroseconds), createdUnix: Self.unixNow(),
-        checkpointRequest: Int64(checkpointRequest), disks: await diskPoints(of: name))
+        checkpointRequest: Int64(checkpointRequest), disks: await diskPoints(of: name),
+        network: parent.network?.family)
       snapshots[id] = record
       guests[name]?.forkPoints?.insert(id)
       return ForkPoint(
@@ -211,7 +212,11 @@ extension ForkService {
       let begin = monotonicMicroseconds()
       try await bindDisks(of: name, to: snapshot)
       try await memtap.run { try $0.activate(vm: name, snapshot: snapshot.id) }
-      _ = try await withHypervisor { try $0.activate(name, deviceState: deviceState.raw) }
+      let openNetwork = try opening(of: name)
+      _ = try await withHypervisor {
+        try openNetwork?()
+        return try $0.activate(name, deviceState: deviceState.raw)
+      }
       let activated = monotonicMicroseconds()
       let activatedAt = log.elapsedMicroseconds
       guests[name]?.record.activateMicroseconds = Int64(activated - begin)
@@ -245,6 +250,8 @@ extension ForkService {
       epoch: UInt64(record.epoch), vmid: UInt32(record.vmid), processes: UInt32(record.processes),
       hostname: record.name, machineID: random(GuestMessage.Identity.machineIDLength),
       wallClockNanoseconds: Self.wallClockNanoseconds(), seed: random(GuestMessage.Identity.seedLength),
-      ticket: record.ticket ?? "", snapshot: snapshot.id, cloneRequest: request)
+      ticket: record.ticket ?? "", snapshot: snapshot.id, cloneRequest: request,
+      ipAddress: record.network?.addressText ?? "",
+      macAddress: record.network?.mac.map { "\($0)" } ?? "", gateway: record.network?.gatewayText ?? "")
   }
 }

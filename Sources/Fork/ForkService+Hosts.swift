@@ -57,6 +57,7 @@ extension ForkService {
       request.memoryBytes = UInt64(first.memoryBytes)
       request.vcpus = UInt32(first.vcpus)
       request.slots = slots.map(\.slotSpec)
+      if let family = first.network?.family { request.network = family.wire }
       request.diskBytes = first.ticket.flatMap { tickets[$0]?.diskBytes } ?? []
       let message = request
       let patience = Duration.seconds(10 + slots.count)
@@ -218,6 +219,28 @@ extension VMRecord {
       $0.name = name
       $0.vmid = UInt32(vmid)
       $0.processes = UInt32(processes)
+      $0.number = UInt32(network?.number ?? 0)
     }
+  }
+}
+
+extension Family {
+  var wire: Snowfork_V1_FamilyNetwork {
+    .with {
+      $0.id = id
+      $0.parent = parent
+      $0.home = home
+      $0.vni = vni
+      $0.subnet = subnet
+      $0.allowed = allowed ?? []
+      $0.bytesPerSecond = bytesPerSecond ?? 0
+    }
+  }
+
+  init(_ wire: Snowfork_V1_FamilyNetwork) {
+    self.init(
+      id: wire.id, parent: wire.parent, home: wire.home, vni: wire.vni, subnet: wire.subnet,
+      allowed: wire.allowed.isEmpty ? nil : wire.allowed,
+      bytesPerSecond: wire.bytesPerSecond == 0 ? nil : wire.bytesPerSecond)
   }
 }

@@ -59,7 +59,8 @@ extension ForkService {
     }
     let source = CloneSource(
       parent: record.parent, memoryBytes: record.memoryBytes, vcpus: record.vcpus, image: record.image,
-      commandLine: record.commandLine, diskBytes: (record.disks ?? []).map(\.virtualBytes))
+      commandLine: record.commandLine, diskBytes: (record.disks ?? []).map(\.virtualBytes),
+      family: record.network)
     let ticket = try await requestTicket(
       of: source, count: count, hierarchical: false, owner: .operatorCommand, hosts: hosts, report: report)
     do {
@@ -78,12 +79,13 @@ extension ForkService {
     let ticket = try await claim(id)
     guard let shape = machines(of: id).first, shape.memoryBytes == snapshot.memoryBytes,
       shape.vcpus == snapshot.vcpus,
-      (shape.disks ?? []).map(\.virtualBytes) == (snapshot.disks ?? []).map(\.virtualBytes)
+      (shape.disks ?? []).map(\.virtualBytes) == (snapshot.disks ?? []).map(\.virtualBytes),
+      shape.network?.family.id == snapshot.network?.id
     else {
       tickets[ticket.id]?.record.state = .granted
       throw ForkError(
         .refused,
-        "cannot clone \(snapshot.id) with \(id): the ticket is for a VM of another size. Request one of \(snapshot.parent)."
+        "cannot clone \(snapshot.id) with \(id): the ticket is for another VM. Request one of \(snapshot.parent)."
       )
     }
     tickets[id]?.record.snapshot = snapshot.id

@@ -18,6 +18,7 @@ extension ForkService {
     var commandLine: String
     /// Virtual sizes.
     var diskBytes: [UInt64] = []
+    var family: Family?
   }
 
   func source(vm name: String) throws(ForkError) -> CloneSource {
@@ -27,7 +28,8 @@ extension ForkService {
     }
     return CloneSource(
       parent: name, memoryBytes: record.memoryBytes, vcpus: record.vcpus, image: record.image,
-      commandLine: record.commandLine, diskBytes: (record.disks ?? []).map(\.virtualBytes))
+      commandLine: record.commandLine, diskBytes: (record.disks ?? []).map(\.virtualBytes),
+      family: record.network?.family)
   }
 
   /// Reserves clones and starts their slots: paused VMs that wait for a device state. This takes the slow part (a
@@ -55,6 +57,7 @@ extension ForkService {
       count: machinesWanted,
       of: CloneShape(parent: source.parent, memoryBytes: UInt64(source.memoryBytes), vcpus: source.vcpus),
       on: await loads(of: hosts, what: what))
+    try requireAddresses(placements.reduce(0) { $0 + $1.count }, for: source, what: what)
     let machines = placements.reduce(0) { $0 + $1.count }
     let id = "t-" + Self.randomHex(8)
     tickets[id] = Reservation(
@@ -63,8 +66,14 @@ extension ForkService {
         requested: count, granted: min(count, machines * processes), state: .granting, snapshot: nil,
         createdUnix: Self.unixNow()), diskBytes: source.diskBytes)
     guests[source.parent]?.knownTickets?.insert(id)
-    let names = await reserveNames(
-      source: source, ticket: id, count: count, placements: placements, processes: processes)
+    let names: [String]
+    do {
+      names = try await reserveNames(
+        source: source, ticket: id, count: count, placements: placements, processes: processes)
+    } catch {
+      await removeTicket(id)
+      throw ForkError.wrap(what, error)
+    }
     await saveTicket(id)
     for name in names { await save(name) }
 
@@ -79,6 +88,11 @@ extension ForkService {
       throw ForkError.wrap(what, failures.values.first ?? ForkError(.failed, "\(what): its slots ended."))
     }
     renumber(warm, count: count, processes: processes)
+    if let session = guests[source.parent]?.session, guests[source.parent]?.record.state == .running {
+      do { try await tellNetwork(source.parent, session) } catch {
+        log.error("\(source.parent) was not told the names of its clones: \(error)")
+      }
+    }
     tickets[id]?.record.granted = warm.reduce(0) { $0 + (guests[$1]?.record.processes ?? 0) }
     tickets[id]?.record.state = .granted
     tickets[id]?.record.ticketMicroseconds = Int64(monotonicMicroseconds() - start)
@@ -115,84 +129,6 @@ extension ForkService {
       }
     }
     return load
-  }
-
-  /// `dev.1` for vmid 1 and so on; the next free numbers while an earlier ticket's clones hold those.
-  private func reserveNames(
-    source: CloneSource, ticket: String, count: Int, placements: [Placement], processes: Int
-  ) async -> [String] {
-    var names: [String] = []
-    var number = 0
-    let here = await cluster.host
-    let hosts = placements.flatMap { Array(repeating: $0.host, count: $0.count) }
-    for (index, host) in hosts.enumerated() {
-      repeat { number += 1 } while guests["\(source.parent).\(number)"] != nil
-      let name = "\(source.parent).\(number)"
-      let first = index * processes + 1
-      guests[name] = Guest(
-        record: VMRecord(
-          name: name, uuid: UUID().uuidString.lowercased(), role: .slot, state: .starting, vmid: first,
-          processes: min(processes, count - first + 1), ticket: ticket, image: source.image,
-          memoryBytes: source.memoryBytes, vcpus: source.vcpus, commandLine: source.commandLine,
-          generationID: UUID().uuidString.lowercased(), shimToken: Self.randomHex(32),
-          epoch: Int64.random(in: 1...Int64.max), cpuLimitPercent: 0, createdUnix: Self.unixNow(),
-          host: host == here ? nil : host))
-      names.append(name)
-    }
-    return names
-  }
-
-  /// vmids have no gaps, also when a slot failed to start.
-  private func renumber(_ names: [String], count: Int, processes: Int) {
-    var next = 1
-    for name in names {
-      guests[name]?.record.vmid = next
-      guests[name]?.record.processes = min(processes, count - next + 1)
-      next += processes
-    }
-  }
-
-  /// Starts the slots a few at a time; answers those that failed, with the reason.
-  func startSlots(_ all: [String], report: Report) async -> [String: any Error] {
-    async let elsewhere = startRemoteSlots(all)
-    var failures: [String: any Error] = [:]
-    let names = all.filter { guests[$0]?.record.host == nil }
-    var queue = names[...]
-    var done = 0
-    await report(Progress(phase: "slots", done: 0, total: names.count, text: "starting slots"))
-    await withTaskGroup(of: (String, (any Error)?).self) { group in
-      func addNext() {
-        guard let name = queue.popFirst() else { return }
-        group.addTask { (name, await self.startSlot(name)) }
-      }
-      for _ in 0..<4 { addNext() }
-      for await (name, error) in group {
-        if let error { failures[name] = error }
-        done += 1
-        await report(Progress(phase: "slots", done: done, total: names.count, text: "starting slots"))
-        addNext()
-      }
-    }
-    failures.merge(await elsewhere) { first, _ in first }
-    return failures
-  }
-
-  /// A slot is connected to before it is activated, or the guest's reads of its port return 0 in a loop.
-  private func startSlot(_ name: String) async -> (any Error)? {
-    do {
-      guard var record = guests[name]?.record else { throw CancellationError() }
-      if record.disks == nil {
-        record.disks = try await makeSlotDisks(record.ticket.flatMap { tickets[$0]?.diskBytes } ?? [])
-        guests[name]?.record.disks = record.disks
-      }
-      try await launch(record, what: "cannot start slot \(name)")
-      _ = try await connect(name)
-      guests[name]?.record.state = .warm
-      await save(name)
-      return nil
-    } catch {
-      return error
-    }
   }
 
   // MARK: the ticket's end

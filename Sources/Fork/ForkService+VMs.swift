@@ -11,6 +11,7 @@ extension ForkService {
     var vcpus: Int
     var cpuLimitPercent: Int
     var disks: [DiskRequest] = []
+    var network = NetworkRequest()
   }
 
   /// Starts a device VM. On return its agent has answered; on failure nothing of it is left.
@@ -18,9 +19,7 @@ extension ForkService {
     let what = "cannot start \(request.name)"
     try checkName(request.name)
     if let existing = guests[request.name], existing.record.state != .ended {
-      throw ForkError(
-        .exists,
-        "\(what): a VM of that name exists. Choose another, or end it with sfctl vm destroy \(request.name).")
+      throw taken(request.name, what)
     }
     guard (1...64).contains(request.vcpus) else {
       throw ForkError(.invalid, "\(what): \(request.vcpus) virtual CPUs. Ask for 1 to 64.")
@@ -45,7 +44,8 @@ extension ForkService {
       kernelPath: image.kernelPath, initrdPath: image.initrdPath, commandLine: image.commandLine,
       generationID: UUID().uuidString.lowercased(), shimToken: Self.randomHex(32),
       epoch: Int64.random(in: 1...Int64.max), cpuLimitPercent: request.cpuLimitPercent,
-      createdUnix: Self.unixNow())
+      createdUnix: Self.unixNow(), network: try await makeCard(request.network, of: request.name, what: what))
+    guard guests[record.name]?.record.state ?? .ended == .ended else { throw taken(record.name, what) }
     guests[record.name] = Guest(record: record)
     await save(record.name)
     do {
@@ -61,6 +61,7 @@ extension ForkService {
       let welcome = try await session.hello(
         session: UInt64.random(in: 1...UInt64.max), epoch: UInt64(record.epoch),
         hostTimeNanoseconds: Self.wallClockNanoseconds(), timeoutSeconds: 180)
+      try await tellNetwork(record.name, session)
       log.info(
         "\(record.name) runs",
         metadata: [
@@ -81,6 +82,11 @@ extension ForkService {
     guests[record.name]?.record.state = .running
     await save(record.name)
     return guests[record.name]?.record ?? record
+  }
+
+  private func taken(_ name: String, _ what: String) -> ForkError {
+    ForkError(
+      .exists, "\(what): a VM of that name exists. Choose another, or end it with sfctl vm destroy \(name).")
   }
 
   /// Stops a device VM or a clone. An orderly end (`destroy` false) waits `timeoutSeconds` for the guest, then ends it.
@@ -133,7 +139,7 @@ extension ForkService {
   func launch(_ record: VMRecord, what: String) async throws {
     try FileManager.default.createDirectory(
       atPath: configuration.vmDirectory(record.name), withIntermediateDirectories: true)
-    let spec = try machineSpec(record)
+    let spec = try machineSpec(record, network: try await addCard(of: record))
     let token = record.shimToken
     let name = record.name
     let ramBytes = UInt64(record.memoryBytes)
@@ -144,7 +150,7 @@ extension ForkService {
     try await memtap.run { try $0.waitForShim(vm: name, timeoutMilliseconds: 10_000) }
   }
 
-  private func machineSpec(_ record: VMRecord) throws(ForkError) -> MachineSpec {
+  private func machineSpec(_ record: VMRecord, network: MachineNetwork?) throws(ForkError) -> MachineSpec {
     var environment = configuration.memtap.shimEnvironment(
       library: try configuration.shimLibraryPath(), token: record.shimToken)
     if record.role != .parent { environment["SNOWFORK_SHIM_NO_HUGE_PAGES"] = "1" }
@@ -153,7 +159,7 @@ extension ForkService {
       memoryBytes: UInt64(record.memoryBytes), vcpus: record.vcpus,
       kernelPath: record.role == .parent ? record.kernelPath : nil,
       initrdPath: record.role == .parent ? record.initrdPath : nil,
-      kernelCommandLine: record.commandLine, disks: machineDisks(of: record),
+      kernelCommandLine: record.commandLine, disks: machineDisks(of: record), network: network,
       generationID: record.generationID,
       agentSocketPath: configuration.agentSocketPath(record.name),
       consoleLogPath: configuration.consoleLogPath(record.name),
@@ -198,7 +204,10 @@ extension ForkService {
     } catch {
       log.error("the pager cannot forget \(name): \(error)")
     }
-    if let record = guests[name]?.record { await releaseDisks(of: record) }
+    if let record = guests[name]?.record {
+      await releaseDisks(of: record)
+      await removeCard(of: record)
+    }
     try? FileManager.default.removeItem(atPath: configuration.vmDirectory(name))
     try? FileManager.default.removeItem(atPath: configuration.consoleLogPath(name))
   }

@@ -1,4 +1,5 @@
 import CloneDisk
+import CloneNetwork
 import Foundation
 import GuestWire
 import Hypervisor
@@ -9,12 +10,13 @@ import NIOPosix
 
 /// The VM-fork service of one host: tickets, the phases of a fork, and the life of clones.
 ///
-/// The actor holds the state; whatever blocks (libvirt, the pager) runs on `workers`. Its files: `+VMs` starts and
-/// stops, `+Disks` does what each step asks of their disks, `+Layers` keeps what those are made of, `+Tickets` grants and
-/// joins, `+Fork` forks, `+Snapshots` keeps fork points, `+Ends` ends clones, `+Guests` answers programs in guests, `+Runs`
-/// runs their commands in clones, `+Adoption` takes over from a daemon that died, `+Views` reports. Over several
-/// hosts: `+Hosts` is a ticket's home, `+Distribution` brings snapshots to hosts, `+Foreign` is the part of a host in
-/// another's ticket, `+Hello` what follows from hosts' coming and going, `+Everywhere` asks all hosts.
+/// The actor holds the state; whatever blocks (libvirt, the pager, netlink) runs on `workers`. Its files: `+VMs` starts
+/// and stops, `+Disks` and `+Network` do what each step asks of disks and networks, `+Layers` keeps what disks are made
+/// of, `+Tickets` grants and joins, `+Slots` has what is granted, `+Fork` forks, `+Snapshots` keeps fork points, `+Ends`
+/// ends clones, `+Guests` answers programs in guests, `+Runs` runs their commands in clones, `+Adoption` takes over from
+/// a daemon that died, `+Views` reports. Over several hosts: `+Hosts` is a ticket's home, `+Distribution` brings snapshots
+/// to hosts, `+Foreign` is the part of a host in another's ticket, `+Hello` what follows from hosts' coming and going,
+/// `+Everywhere` asks all hosts.
 actor ForkService {
   let configuration: Configuration
   let store: Store
@@ -23,6 +25,8 @@ actor ForkService {
   let resources: any ResourceManager
   let cluster: Cluster
   let disks: HostDisks
+  /// Or why there is none.
+  let network: Result<HostNetwork, NetworkError>
   let loops: MultiThreadedEventLoopGroup
   let workers = WorkerThreads(name: "sfd-work", limit: 16)
   let log: Logger
@@ -40,6 +44,8 @@ actor ForkService {
     var knownTickets: Set<String>? = []
     /// What was made of this very VM, and not of an earlier one of its name. Nil after an adoption.
     var forkPoints: Set<String>? = []
+    /// The names of its family that it knows.
+    var namesTold = ""
   }
 
   struct Reservation {
@@ -68,6 +74,12 @@ actor ForkService {
   var layersWanted: [String: (ids: Set<String>, at: ContinuousClock.Instant)] = [:]
   /// When merging layers of a VM last failed.
   var mergeFailures: [String: ContinuousClock.Instant] = [:]
+  /// Families' networks as they were made here, by family; taps by VM, and those that are being removed.
+  var networksMade: [String: FamilyNetwork] = [:]
+  var taps: [String: String] = [:]
+  var tapsLeaving: Set<String> = []
+  /// Of families whose home is here.
+  var familyNumbers: [String: FamilyNumbers] = [:]
   /// Clones of others' tickets that have ended and whose homes have not been told.
   var unreported: Set<String> = []
   /// Called when a ticket has changed; see `waitForChange`.
@@ -76,8 +88,8 @@ actor ForkService {
 
   init(
     configuration: Configuration, store: Store, hypervisor: any Hypervisor, memtap: MemtapSupervisor,
-    resources: any ResourceManager, cluster: Cluster, disks: HostDisks, loops: MultiThreadedEventLoopGroup,
-    log: Logger
+    resources: any ResourceManager, cluster: Cluster, disks: HostDisks,
+    network: Result<HostNetwork, NetworkError>, loops: MultiThreadedEventLoopGroup, log: Logger
   ) {
     self.configuration = configuration
     self.store = store
@@ -86,6 +98,7 @@ actor ForkService {
     self.resources = resources
     self.cluster = cluster
     self.disks = disks
+    self.network = network
     self.loops = loops
     self.log = log
   }

@@ -38,6 +38,12 @@ extension GuestMessage {
           kernelRelease: try reader.text("kernelRelease"), vcpus: try reader.number("vcpus"),
           bootID: try reader.text("bootID"), epoch: try reader.number("epoch")))
     case .prepared: .prepared(reason: try reader.outcome())
+    case .network:
+      .network(
+        Network(
+          ipAddress: try reader.text("ipAddress"), gateway: try reader.text("gateway"),
+          names: try reader.text("names", limit: FieldLimit.stream)))
+    case .networkTaken: .networkTaken(reason: try reader.outcome())
     case .identityTaken:
       .identityTaken(
         IdentityTaken(

@@ -6,9 +6,11 @@ extension GuestMessage {
     case .resume: .resume
     case .identity: .identity
     case .shutdown: .shutdown
+    case .network: .network
     case .welcome: .welcome
     case .prepared: .prepared
     case .identityTaken: .identityTaken
+    case .networkTaken: .networkTaken
     case .requestTicket: .requestTicket
     case .clone: .clone
     case .checkpoint: .checkpoint
@@ -71,7 +73,11 @@ extension GuestMessage {
       writer.number(welcome.vcpus)
       try writer.text("bootID", welcome.bootID)
       writer.number(welcome.epoch)
-    case .prepared(let reason):
+    case .network(let network):
+      try writer.text("ipAddress", network.ipAddress)
+      try writer.text("gateway", network.gateway)
+      try writer.text("names", network.names, limit: FieldLimit.stream)
+    case .prepared(let reason), .networkTaken(let reason):
       try writer.outcome(reason)
     case .identityTaken(let taken):
       try writer.outcome(taken.reason)

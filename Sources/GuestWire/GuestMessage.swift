@@ -7,12 +7,16 @@ public enum GuestMessage: Equatable, Sendable {
   case resume(epoch: UInt64)
   case identity(Identity)
   case shutdown
+  /// The device VM's own network, and the names in it; again when there are more names. Clones inherit it.
+  case network(Network)
 
   // guest → host: answers to those
   case welcome(Welcome)
   /// From here the agent sends nothing until `resume` or `identity`. A reason: it could not prepare.
   case prepared(reason: String?)
   case identityTaken(IdentityTaken)
+  /// A reason: it could not be set up.
+  case networkTaken(reason: String?)
 
   // guest → host: requests of guest processes
   case requestTicket(clones: UInt32, hierarchical: Bool)
@@ -158,6 +162,22 @@ extension GuestMessage {
       self.ipAddress = ipAddress
       self.macAddress = macAddress
       self.gateway = gateway
+    }
+  }
+
+  /// Who the VM is in its family's network.
+  public struct Network: Equatable, Sendable {
+    /// Dotted IPv4 address with prefix length.
+    public var ipAddress: String
+    /// Dotted IPv4 address, or empty.
+    public var gateway: String
+    /// Lines for /etc/hosts: an address and a name each.
+    public var names: String
+
+    public init(ipAddress: String, gateway: String, names: String) {
+      self.ipAddress = ipAddress
+      self.gateway = gateway
+      self.names = names
     }
   }
 

@@ -6,6 +6,7 @@ public enum MessageType: UInt8, CaseIterable, Sendable {
   case resume = 3
   case identity = 4
   case shutdown = 5
+  case network = 6
   case ticketGranted = 16
   case cloned = 17
   case checkpointed = 18
@@ -23,6 +24,7 @@ public enum MessageType: UInt8, CaseIterable, Sendable {
   case welcome = 65
   case prepared = 66
   case identityTaken = 68
+  case networkTaken = 69
   case requestTicket = 80
   case clone = 81
   case checkpoint = 82

@@ -78,6 +78,8 @@ public struct MachineSpec: Sendable, Codable {
   public var kernelCommandLine: String
   /// virtio-blk disks, in order, as many and as large for a parent as for its slots.
   public var disks: [MachineDisk]
+  /// A parent has one if and only if its slots have.
+  public var network: MachineNetwork?
   /// A fresh one for every machine: the guest kernel reseeds its random numbers when it changes.
   public var generationID: String
   /// Unix socket that QEMU listens on; its other end is the virtio-serial port `org.snowfork.agent`.
@@ -91,7 +93,7 @@ public struct MachineSpec: Sendable, Codable {
   public init(
     name: String, uuid: String, role: Role, memoryBytes: UInt64, vcpus: Int, kernelPath: String? = nil,
     initrdPath: String? = nil, kernelCommandLine: String = "", disks: [MachineDisk] = [],
-    generationID: String, agentSocketPath: String, consoleLogPath: String,
+    network: MachineNetwork? = nil, generationID: String, agentSocketPath: String, consoleLogPath: String,
     environment: [String: String] = [:], cpuLimitPercent: Int = 0
   ) {
     self.name = name
@@ -103,11 +105,27 @@ public struct MachineSpec: Sendable, Codable {
     self.initrdPath = initrdPath
     self.kernelCommandLine = kernelCommandLine
     self.disks = disks
+    self.network = network
     self.generationID = generationID
     self.agentSocketPath = agentSocketPath
     self.consoleLogPath = consoleLogPath
     self.environment = environment
     self.cpuLimitPercent = cpuLimitPercent
+  }
+}
+
+/// A virtio-net card at a tap that is there.
+public struct MachineNetwork: Sendable, Codable {
+  /// The tap's name.
+  public var tap: String
+  /// What the card has at first.
+  public var mac: String
+  /// Bytes of an IP packet.
+  public var mtu: Int
+  public init(tap: String, mac: String, mtu: Int) {
+    self.tap = tap
+    self.mac = mac
+    self.mtu = mtu
   }
 }
 

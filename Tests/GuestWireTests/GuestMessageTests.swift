@@ -6,6 +6,8 @@ import Testing
     .hello(.init(session: 1, epoch: 2, hostTimeNanoseconds: 3)),
     .prepare, .resume(epoch: .max), .identity(identity), .shutdown,
     .welcome(.init(agentVersion: "1.0", kernelRelease: "6.1.0", vcpus: 4, bootID: "b", epoch: 9)),
+    .network(.init(ipAddress: "10.0.0.2/8", gateway: "", names: "10.0.0.2 dev\n")),
+    .networkTaken(reason: nil), .networkTaken(reason: "no interface"),
     .prepared(reason: nil), .prepared(reason: "no /dev/kmsg"),
     .identityTaken(.init(reason: nil, microseconds: 12)),
     .identityTaken(.init(reason: "no reseed", microseconds: 3_000_000)),

@@ -1,3 +1,4 @@
+import BenchSupport
 import Foundation
 
 /// What a disk costs a fork, what crosses the network when clones read it, and how fast they write.

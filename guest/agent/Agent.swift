@@ -78,6 +78,7 @@ final class Agent {
     case .prepare: prepare(request: request)
     case .resume: goOn()
     case .shutdown: Init.powerOff()
+    case .network(let network): port.send(.networkTaken(reason: identity.setUp(network)), request: request)
     case .exec(let exec): commands.start(exec, request: request)
     case .execInput(let id, let bytes): commands.input(id, bytes)
     case .execInputClosed(let id): commands.closeInput(id)

@@ -16,6 +16,8 @@ final class Identity {
   private let random: Int32
   private let hasGenerationID: Bool
   private var files: Files?
+  /// Lines of /etc/hosts: the family's, as long as the VM has a network.
+  private var names = ""
 
   /// What was looked up before the fork: the files by which a guest's programs can tell who their VM is, open for
   /// writing, and the hooks.
@@ -51,6 +53,20 @@ final class Identity {
     try TextFile("\(Self.runDirectory)/vmid").replace("0\n")
   }
 
+  /// The device VM's network. Answers why it could not be set up.
+  func setUp(_ network: GuestMessage.Network) -> String? {
+    do {
+      try NetworkIdentity.setUp(network)
+      names = network.names
+      try TextFile("/etc/hosts").replace(Self.hosts + names)
+      return nil
+    } catch {
+      return "\(error)"
+    }
+  }
+
+  private static let hosts = "127.0.0.1 localhost\n::1 localhost\n"
+
   /// To be called before a fork: from here on the kernel's word that it reseeded is waited for.
   func prepare() throws(SystemError) {
     try kernelLog.skipToEnd()
@@ -74,9 +90,7 @@ final class Identity {
       try mix(seed: identity.seed)
       try setName(identity, files)
       try setClock(nanoseconds: identity.wallClockNanoseconds)
-      if !identity.macAddress.isEmpty || !identity.ipAddress.isEmpty {
-        try NetworkIdentity.take(identity)
-      }
+      if !identity.ipAddress.isEmpty { try NetworkIdentity.take(identity) }
       try files.ticket.replace(identity.ticket + "\n")
       try files.snapshot.replace(identity.snapshot + "\n")
       try files.vmid.replace("\(identity.vmid)\n")
@@ -108,10 +122,19 @@ final class Identity {
     else { throw Refusal("\"\(name)\" is no host name") }
     guard sethostname(name, name.utf8.count) == 0 else { throw SystemError("sethostname") }
     try files.hostname.replace(name + "\n")
-    var hosts = "127.0.0.1 localhost\n127.0.1.1 \(name)\n::1 localhost\n"
-    if let address = identity.ipAddress.split(separator: "/").first { hosts += "\(address) \(name)\n" }
-    try files.hosts.replace(hosts)
+    if identity.ipAddress.isEmpty {
+      try files.hosts.replace("127.0.0.1 localhost\n127.0.1.1 \(name)\n::1 localhost\n")
+    } else if let address = identity.ipAddress.split(separator: "/").first {
+      let line = "\(address) \(name)\n"
+      if !isKnown(line) { try files.hosts.replace(Self.hosts + names + line) }
+    }
     try files.machineID.replace(Self.hexadecimal(identity.machineID) + "\n")
+  }
+
+  /// By bytes: the generic search of strings is slow in a new clone.
+  private func isKnown(_ line: String) -> Bool {
+    let (all, line) = (Array((Self.hosts + names).utf8), Array(("\n" + line).utf8))
+    return cguest_contains(all, all.count, line, line.count) != 0
   }
 
   private func setClock(nanoseconds: UInt64) throws(SystemError) {

@@ -75,6 +75,15 @@ struct PeerAPI: Snowfork_V1_Peer.SimpleServiceProtocol {
     return .init()
   }
 
+  func reserveNumbers(
+    request: Snowfork_V1_ReserveNumbersRequest, context: ServerContext
+  ) async throws -> Snowfork_V1_ReserveNumbersReply {
+    try await asStatus {
+      let numbers = try await service.giveNumbers(Int(request.count), family: request.family)
+      return .with { $0.numbers = numbers.map { UInt32($0) } }
+    }
+  }
+
   func dropSnapshot(
     request: Snowfork_V1_DropSnapshotRequest, context: ServerContext
   ) async throws -> Snowfork_V1_DropSnapshotReply {

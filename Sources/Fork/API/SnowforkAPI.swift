@@ -4,6 +4,14 @@ import Hypervisor
 import Memtap
 import Wire
 
+extension ForkService.NetworkRequest {
+  init(_ wire: Snowfork_V1_NetworkRequest) {
+    self.init(
+      isWanted: !wire.none, subnet: wire.subnet, allowed: wire.allowed, bytesPerSecond: wire.bytesPerSecond,
+      forwards: wire.forwards)
+  }
+}
+
 /// The daemon's gRPC service: requests to the ForkService and its answers back. No logic of its own.
 struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
   let service: ForkService
@@ -27,7 +35,7 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
           vcpus: Int(request.vcpus), cpuLimitPercent: Int(request.cpuLimitPercent),
           disks: request.disks.map {
             $0.path.isEmpty ? .empty(virtualBytes: $0.virtualBytes) : .copy(of: $0.path)
-          })
+          }, network: .init(request.network))
       ) { progress in
         try? await response.write(.with { $0.progress = progress.wire })
       }

@@ -32,6 +32,8 @@ extension ForkService.VMView {
       $0.vcpus = UInt32(record.vcpus)
       $0.image = record.image
       $0.createdUnix = record.createdUnix
+      $0.ip = record.network?.address.map { "\($0)" } ?? ""
+      $0.mac = record.network?.mac.map { "\($0)" } ?? ""
     }
   }
 }

@@ -117,7 +117,7 @@ package final class GuestChannelHandler: ChannelInboundHandler {
       guard let command = commands[id] else { return }
       if !command.addCredit(Int(bytes)) { cutOff("more credit than a window holds") }
       sendInput(of: command)
-    case .welcome, .prepared, .identityTaken, .execStarted:
+    case .welcome, .prepared, .identityTaken, .networkTaken, .execStarted:
       questions.removeValue(forKey: request)?.succeed(message)
     case .failed(let errno, let text):
       questions.removeValue(forKey: request)?.fail(GuestError.refused(errno: errno, text))

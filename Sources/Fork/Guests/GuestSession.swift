@@ -73,6 +73,14 @@ final class GuestSession: Sendable {
     if let reason { throw GuestError.refused(errno: 0, reason) }
   }
 
+  /// On return the device VM has its address and knows the family's names.
+  func setUp(_ network: GuestMessage.Network) async throws {
+    guard case .networkTaken(let reason) = try await ask(.network(network), timeoutSeconds: 10) else {
+      throw GuestError.unexpected("no network taken")
+    }
+    if let reason { throw GuestError.refused(errno: 0, reason) }
+  }
+
   func resume(epoch: UInt64) {
     let handler = handler
     channel.eventLoop.execute { handler.value.resume(epoch: epoch) }

@@ -59,6 +59,8 @@ struct VMRecord: Codable, Sendable, FetchableRecord, PersistableRecord {
   var home: String?
   /// Nil: none.
   var disks: [VMDisk]?
+  /// Nil: none.
+  var network: NetworkCard?
 }
 
 /// A reservation for clones.
@@ -108,6 +110,8 @@ struct SnapshotRecord: Codable, Sendable, FetchableRecord, PersistableRecord {
   var home: String?
   /// Nil: none.
   var disks: [DiskPoint]?
+  /// Of the VM and its clones; nil: none.
+  var network: Family?
 }
 
 /// How one vmid of a ticket ended.

@@ -54,6 +54,10 @@ final class Store: Sendable {
     try await queue.write { _ = try SnapshotRecord.deleteOne($0, key: id) }
   }
 
+  func delete(family id: String) async throws {
+    try await queue.write { _ = try FamilyNumbers.deleteOne($0, key: id) }
+  }
+
   private static var migrator: DatabaseMigrator {
     var migrator = DatabaseMigrator()
     migrator.registerMigration("1") { database in
@@ -115,6 +119,15 @@ final class Store: Sendable {
     migrator.registerMigration("3") { database in
       for name in ["vm", "snapshot"] {
         try database.alter(table: name) { $0.add(column: "disks", .text) }
+      }
+    }
+    migrator.registerMigration("4") { database in
+      for name in ["vm", "snapshot"] {
+        try database.alter(table: name) { $0.add(column: "network", .text) }
+      }
+      try database.create(table: "family") { table in
+        table.primaryKey("id", .text)
+        for column in ["first", "last", "next"] { table.column(column, .integer).notNull() }
       }
     }
     return migrator

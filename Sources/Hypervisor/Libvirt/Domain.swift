@@ -46,7 +46,7 @@ final class Domain {
   /// What is needed once in a QEMU's life before its first freeze or its activation.
   ///
   /// Shared RAM stays out of the stream; migration events are sent; and nothing throttles the stream, which ends
-  /// in memory.
+  /// in memory. QEMU announces no address after it: that of the parent is not the clone's.
   func prepareForMigration(operation: String) throws(HypervisorError) {
     try command(
       """
@@ -55,7 +55,8 @@ final class Domain {
       """, operation: operation)
     try command(
       """
-      {"execute":"migrate-set-parameters","arguments":{"max-bandwidth":\(Int64(1) << 40),"downtime-limit":2000}}
+      {"execute":"migrate-set-parameters","arguments":{"max-bandwidth":\(Int64(1) << 40),"downtime-limit":2000,\
+      "announce-rounds":0}}
       """, operation: operation)
   }
 

@@ -104,6 +104,19 @@ public enum Snowfork_V1_Peer: Sendable {
                 type: .unary
             )
         }
+        /// Namespace for "ReserveNumbers" metadata.
+        public enum ReserveNumbers: Sendable {
+            /// Request type for "ReserveNumbers".
+            public typealias Input = Snowfork_V1_ReserveNumbersRequest
+            /// Response type for "ReserveNumbers".
+            public typealias Output = Snowfork_V1_ReserveNumbersReply
+            /// Descriptor for "ReserveNumbers".
+            public static let descriptor = GRPCCore.MethodDescriptor(
+                service: GRPCCore.ServiceDescriptor(fullyQualifiedService: "snowfork.v1.Peer"),
+                method: "ReserveNumbers",
+                type: .unary
+            )
+        }
         /// Namespace for "DropSnapshot" metadata.
         public enum DropSnapshot: Sendable {
             /// Request type for "DropSnapshot".
@@ -125,6 +138,7 @@ public enum Snowfork_V1_Peer: Sendable {
             Activate.descriptor,
             EndClones.descriptor,
             ReportEnds.descriptor,
+            ReserveNumbers.descriptor,
             DropSnapshot.descriptor
         ]
     }
@@ -259,6 +273,24 @@ extension Snowfork_V1_Peer {
             request: GRPCCore.StreamingServerRequest<Snowfork_V1_ReportEndsRequest>,
             context: GRPCCore.ServerContext
         ) async throws -> GRPCCore.StreamingServerResponse<Snowfork_V1_ReportEndsReply>
+
+        /// Handle the "ReserveNumbers" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > To a family's home: addresses for clones of clones.
+        ///
+        /// - Parameters:
+        ///   - request: A streaming request of `Snowfork_V1_ReserveNumbersRequest` messages.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A streaming response of `Snowfork_V1_ReserveNumbersReply` messages.
+        func reserveNumbers(
+            request: GRPCCore.StreamingServerRequest<Snowfork_V1_ReserveNumbersRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.StreamingServerResponse<Snowfork_V1_ReserveNumbersReply>
 
         /// Handle the "DropSnapshot" method.
         ///
@@ -395,6 +427,24 @@ extension Snowfork_V1_Peer {
             context: GRPCCore.ServerContext
         ) async throws -> GRPCCore.ServerResponse<Snowfork_V1_ReportEndsReply>
 
+        /// Handle the "ReserveNumbers" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > To a family's home: addresses for clones of clones.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Snowfork_V1_ReserveNumbersRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A response containing a single `Snowfork_V1_ReserveNumbersReply` message.
+        func reserveNumbers(
+            request: GRPCCore.ServerRequest<Snowfork_V1_ReserveNumbersRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.ServerResponse<Snowfork_V1_ReserveNumbersReply>
+
         /// Handle the "DropSnapshot" method.
         ///
         /// > Source IDL Documentation:
@@ -529,6 +579,24 @@ extension Snowfork_V1_Peer {
             context: GRPCCore.ServerContext
         ) async throws -> Snowfork_V1_ReportEndsReply
 
+        /// Handle the "ReserveNumbers" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > To a family's home: addresses for clones of clones.
+        ///
+        /// - Parameters:
+        ///   - request: A `Snowfork_V1_ReserveNumbersRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A `Snowfork_V1_ReserveNumbersReply` to respond with.
+        func reserveNumbers(
+            request: Snowfork_V1_ReserveNumbersRequest,
+            context: GRPCCore.ServerContext
+        ) async throws -> Snowfork_V1_ReserveNumbersReply
+
         /// Handle the "DropSnapshot" method.
         ///
         /// > Source IDL Documentation:
@@ -620,6 +688,17 @@ extension Snowfork_V1_Peer.StreamingServiceProtocol {
             }
         )
         router.registerHandler(
+            forMethod: Snowfork_V1_Peer.Method.ReserveNumbers.descriptor,
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Snowfork_V1_ReserveNumbersRequest>(),
+            serializer: GRPCProtobuf.ProtobufSerializer<Snowfork_V1_ReserveNumbersReply>(),
+            handler: { request, context in
+                try await self.reserveNumbers(
+                    request: request,
+                    context: context
+                )
+            }
+        )
+        router.registerHandler(
             forMethod: Snowfork_V1_Peer.Method.DropSnapshot.descriptor,
             deserializer: GRPCProtobuf.ProtobufDeserializer<Snowfork_V1_DropSnapshotRequest>(),
             serializer: GRPCProtobuf.ProtobufSerializer<Snowfork_V1_DropSnapshotReply>(),
@@ -696,6 +775,17 @@ extension Snowfork_V1_Peer.ServiceProtocol {
         context: GRPCCore.ServerContext
     ) async throws -> GRPCCore.StreamingServerResponse<Snowfork_V1_ReportEndsReply> {
         let response = try await self.reportEnds(
+            request: GRPCCore.ServerRequest(stream: request),
+            context: context
+        )
+        return GRPCCore.StreamingServerResponse(single: response)
+    }
+
+    public func reserveNumbers(
+        request: GRPCCore.StreamingServerRequest<Snowfork_V1_ReserveNumbersRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.StreamingServerResponse<Snowfork_V1_ReserveNumbersReply> {
+        let response = try await self.reserveNumbers(
             request: GRPCCore.ServerRequest(stream: request),
             context: context
         )
@@ -792,6 +882,19 @@ extension Snowfork_V1_Peer.SimpleServiceProtocol {
     ) async throws -> GRPCCore.ServerResponse<Snowfork_V1_ReportEndsReply> {
         return GRPCCore.ServerResponse<Snowfork_V1_ReportEndsReply>(
             message: try await self.reportEnds(
+                request: request.message,
+                context: context
+            ),
+            metadata: [:]
+        )
+    }
+
+    public func reserveNumbers(
+        request: GRPCCore.ServerRequest<Snowfork_V1_ReserveNumbersRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.ServerResponse<Snowfork_V1_ReserveNumbersReply> {
+        return GRPCCore.ServerResponse<Snowfork_V1_ReserveNumbersReply>(
+            message: try await self.reserveNumbers(
                 request: request.message,
                 context: context
             ),
@@ -958,6 +1061,29 @@ extension Snowfork_V1_Peer {
             deserializer: some GRPCCore.MessageDeserializer<Snowfork_V1_ReportEndsReply>,
             options: GRPCCore.CallOptions,
             onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_ReportEndsReply>) async throws -> Result
+        ) async throws -> Result where Result: Sendable
+
+        /// Call the "ReserveNumbers" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > To a family's home: addresses for clones of clones.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Snowfork_V1_ReserveNumbersRequest` message.
+        ///   - serializer: A serializer for `Snowfork_V1_ReserveNumbersRequest` messages.
+        ///   - deserializer: A deserializer for `Snowfork_V1_ReserveNumbersReply` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        func reserveNumbers<Result>(
+            request: GRPCCore.ClientRequest<Snowfork_V1_ReserveNumbersRequest>,
+            serializer: some GRPCCore.MessageSerializer<Snowfork_V1_ReserveNumbersRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Snowfork_V1_ReserveNumbersReply>,
+            options: GRPCCore.CallOptions,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_ReserveNumbersReply>) async throws -> Result
         ) async throws -> Result where Result: Sendable
 
         /// Call the "DropSnapshot" method.
@@ -1202,6 +1328,40 @@ extension Snowfork_V1_Peer {
             )
         }
 
+        /// Call the "ReserveNumbers" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > To a family's home: addresses for clones of clones.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Snowfork_V1_ReserveNumbersRequest` message.
+        ///   - serializer: A serializer for `Snowfork_V1_ReserveNumbersRequest` messages.
+        ///   - deserializer: A deserializer for `Snowfork_V1_ReserveNumbersReply` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        public func reserveNumbers<Result>(
+            request: GRPCCore.ClientRequest<Snowfork_V1_ReserveNumbersRequest>,
+            serializer: some GRPCCore.MessageSerializer<Snowfork_V1_ReserveNumbersRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Snowfork_V1_ReserveNumbersReply>,
+            options: GRPCCore.CallOptions = .defaults,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_ReserveNumbersReply>) async throws -> Result = { response in
+                try response.message
+            }
+        ) async throws -> Result where Result: Sendable {
+            try await self.client.unary(
+                request: request,
+                descriptor: Snowfork_V1_Peer.Method.ReserveNumbers.descriptor,
+                serializer: serializer,
+                deserializer: deserializer,
+                options: options,
+                onResponse: handleResponse
+            )
+        }
+
         /// Call the "DropSnapshot" method.
         ///
         /// > Source IDL Documentation:
@@ -1408,6 +1568,35 @@ extension Snowfork_V1_Peer.ClientProtocol {
             request: request,
             serializer: GRPCProtobuf.ProtobufSerializer<Snowfork_V1_ReportEndsRequest>(),
             deserializer: GRPCProtobuf.ProtobufDeserializer<Snowfork_V1_ReportEndsReply>(),
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "ReserveNumbers" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > To a family's home: addresses for clones of clones.
+    ///
+    /// - Parameters:
+    ///   - request: A request containing a single `Snowfork_V1_ReserveNumbersRequest` message.
+    ///   - options: Options to apply to this RPC.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func reserveNumbers<Result>(
+        request: GRPCCore.ClientRequest<Snowfork_V1_ReserveNumbersRequest>,
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_ReserveNumbersReply>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        try await self.reserveNumbers(
+            request: request,
+            serializer: GRPCProtobuf.ProtobufSerializer<Snowfork_V1_ReserveNumbersRequest>(),
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Snowfork_V1_ReserveNumbersReply>(),
             options: options,
             onResponse: handleResponse
         )
@@ -1637,6 +1826,39 @@ extension Snowfork_V1_Peer.ClientProtocol {
             metadata: metadata
         )
         return try await self.reportEnds(
+            request: request,
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "ReserveNumbers" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > To a family's home: addresses for clones of clones.
+    ///
+    /// - Parameters:
+    ///   - message: request message to send.
+    ///   - metadata: Additional metadata to send, defaults to empty.
+    ///   - options: Options to apply to this RPC, defaults to `.defaults`.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func reserveNumbers<Result>(
+        _ message: Snowfork_V1_ReserveNumbersRequest,
+        metadata: GRPCCore.Metadata = [:],
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_ReserveNumbersReply>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        let request = GRPCCore.ClientRequest<Snowfork_V1_ReserveNumbersRequest>(
+            message: message,
+            metadata: metadata
+        )
+        return try await self.reserveNumbers(
             request: request,
             options: options,
             onResponse: handleResponse

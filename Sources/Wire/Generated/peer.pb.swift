@@ -156,37 +156,137 @@ public nonisolated struct Snowfork_V1_SlotSpec: Sendable {
 
   public var processes: UInt32 = 0
 
+  /// in the family's subnet: its address
+  public var number: UInt32 = 0
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 }
 
-public nonisolated struct Snowfork_V1_StartSlotsRequest: Sendable {
+public nonisolated struct Snowfork_V1_StartSlotsRequest: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
   /// name of the ticket's home host
-  public var home: String = String()
+  public var home: String {
+    get {_storage._home}
+    set {_uniqueStorage()._home = newValue}
+  }
 
-  public var ticket: String = String()
+  public var ticket: String {
+    get {_storage._ticket}
+    set {_uniqueStorage()._ticket = newValue}
+  }
 
-  public var parent: String = String()
+  public var parent: String {
+    get {_storage._parent}
+    set {_uniqueStorage()._parent = newValue}
+  }
 
-  public var image: String = String()
+  public var image: String {
+    get {_storage._image}
+    set {_uniqueStorage()._image = newValue}
+  }
 
-  public var kernelCommandLine: String = String()
+  public var kernelCommandLine: String {
+    get {_storage._kernelCommandLine}
+    set {_uniqueStorage()._kernelCommandLine = newValue}
+  }
 
-  public var memoryBytes: UInt64 = 0
+  public var memoryBytes: UInt64 {
+    get {_storage._memoryBytes}
+    set {_uniqueStorage()._memoryBytes = newValue}
+  }
 
-  public var vcpus: UInt32 = 0
+  public var vcpus: UInt32 {
+    get {_storage._vcpus}
+    set {_uniqueStorage()._vcpus = newValue}
+  }
 
-  public var hierarchical: Bool = false
+  public var hierarchical: Bool {
+    get {_storage._hierarchical}
+    set {_uniqueStorage()._hierarchical = newValue}
+  }
 
-  public var slots: [Snowfork_V1_SlotSpec] = []
+  public var slots: [Snowfork_V1_SlotSpec] {
+    get {_storage._slots}
+    set {_uniqueStorage()._slots = newValue}
+  }
 
   /// virtual sizes of the VM's disks
-  public var diskBytes: [UInt64] = []
+  public var diskBytes: [UInt64] {
+    get {_storage._diskBytes}
+    set {_uniqueStorage()._diskBytes = newValue}
+  }
+
+  /// not set: the VM has none
+  public var network: Snowfork_V1_FamilyNetwork {
+    get {_storage._network ?? Snowfork_V1_FamilyNetwork()}
+    set {_uniqueStorage()._network = newValue}
+  }
+  /// Returns true if `network` has been explicitly set.
+  public var hasNetwork: Bool {_storage._network != nil}
+  /// Clears the value of `network`. Subsequent reads from it will return its default value.
+  public mutating func clearNetwork() {_uniqueStorage()._network = nil}
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _storage = _StorageClass.defaultInstance
+}
+
+/// The network that a device VM and its clones have for themselves.
+public nonisolated struct Snowfork_V1_FamilyNetwork: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var id: String = String()
+
+  /// the device VM
+  public var parent: String = String()
+
+  /// the host that gives out its addresses
+  public var home: String = String()
+
+  public var vni: UInt32 = 0
+
+  public var subnet: String = String()
+
+  /// destinations outside; empty: none
+  public var allowed: [String] = []
+
+  /// 0: no limit
+  public var bytesPerSecond: UInt64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Snowfork_V1_ReserveNumbersRequest: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var family: String = String()
+
+  public var count: UInt32 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Snowfork_V1_ReserveNumbersReply: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var numbers: [UInt32] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -778,7 +878,7 @@ nonisolated extension Snowfork_V1_ForeignClone: SwiftProtobuf.Message, SwiftProt
 
 nonisolated extension Snowfork_V1_SlotSpec: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".SlotSpec"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}vmid\0\u{1}processes\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}vmid\0\u{1}processes\0\u{1}number\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -789,6 +889,7 @@ nonisolated extension Snowfork_V1_SlotSpec: SwiftProtobuf.Message, SwiftProtobuf
       case 1: try { try decoder.decodeSingularStringField(value: &self.name) }()
       case 2: try { try decoder.decodeSingularUInt32Field(value: &self.vmid) }()
       case 3: try { try decoder.decodeSingularUInt32Field(value: &self.processes) }()
+      case 4: try { try decoder.decodeSingularUInt32Field(value: &self.number) }()
       default: break
       }
     }
@@ -804,6 +905,9 @@ nonisolated extension Snowfork_V1_SlotSpec: SwiftProtobuf.Message, SwiftProtobuf
     if self.processes != 0 {
       try visitor.visitSingularUInt32Field(value: self.processes, fieldNumber: 3)
     }
+    if self.number != 0 {
+      try visitor.visitSingularUInt32Field(value: self.number, fieldNumber: 4)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -811,6 +915,7 @@ nonisolated extension Snowfork_V1_SlotSpec: SwiftProtobuf.Message, SwiftProtobuf
     if lhs.name != rhs.name {return false}
     if lhs.vmid != rhs.vmid {return false}
     if lhs.processes != rhs.processes {return false}
+    if lhs.number != rhs.number {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -818,7 +923,147 @@ nonisolated extension Snowfork_V1_SlotSpec: SwiftProtobuf.Message, SwiftProtobuf
 
 nonisolated extension Snowfork_V1_StartSlotsRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".StartSlotsRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}home\0\u{1}ticket\0\u{1}parent\0\u{1}image\0\u{3}kernel_command_line\0\u{3}memory_bytes\0\u{1}vcpus\0\u{1}hierarchical\0\u{1}slots\0\u{3}disk_bytes\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}home\0\u{1}ticket\0\u{1}parent\0\u{1}image\0\u{3}kernel_command_line\0\u{3}memory_bytes\0\u{1}vcpus\0\u{1}hierarchical\0\u{1}slots\0\u{3}disk_bytes\0\u{1}network\0")
+
+  fileprivate class _StorageClass {
+    var _home: String = String()
+    var _ticket: String = String()
+    var _parent: String = String()
+    var _image: String = String()
+    var _kernelCommandLine: String = String()
+    var _memoryBytes: UInt64 = 0
+    var _vcpus: UInt32 = 0
+    var _hierarchical: Bool = false
+    var _slots: [Snowfork_V1_SlotSpec] = []
+    var _diskBytes: [UInt64] = []
+    var _network: Snowfork_V1_FamilyNetwork? = nil
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _home = source._home
+      _ticket = source._ticket
+      _parent = source._parent
+      _image = source._image
+      _kernelCommandLine = source._kernelCommandLine
+      _memoryBytes = source._memoryBytes
+      _vcpus = source._vcpus
+      _hierarchical = source._hierarchical
+      _slots = source._slots
+      _diskBytes = source._diskBytes
+      _network = source._network
+    }
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
+    }
+    return _storage
+  }
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeSingularStringField(value: &_storage._home) }()
+        case 2: try { try decoder.decodeSingularStringField(value: &_storage._ticket) }()
+        case 3: try { try decoder.decodeSingularStringField(value: &_storage._parent) }()
+        case 4: try { try decoder.decodeSingularStringField(value: &_storage._image) }()
+        case 5: try { try decoder.decodeSingularStringField(value: &_storage._kernelCommandLine) }()
+        case 6: try { try decoder.decodeSingularUInt64Field(value: &_storage._memoryBytes) }()
+        case 7: try { try decoder.decodeSingularUInt32Field(value: &_storage._vcpus) }()
+        case 8: try { try decoder.decodeSingularBoolField(value: &_storage._hierarchical) }()
+        case 9: try { try decoder.decodeRepeatedMessageField(value: &_storage._slots) }()
+        case 10: try { try decoder.decodeRepeatedUInt64Field(value: &_storage._diskBytes) }()
+        case 11: try { try decoder.decodeSingularMessageField(value: &_storage._network) }()
+        default: break
+        }
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every if/case branch local when no optimizations
+      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+      // https://github.com/apple/swift-protobuf/issues/1182
+      if !_storage._home.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._home, fieldNumber: 1)
+      }
+      if !_storage._ticket.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._ticket, fieldNumber: 2)
+      }
+      if !_storage._parent.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._parent, fieldNumber: 3)
+      }
+      if !_storage._image.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._image, fieldNumber: 4)
+      }
+      if !_storage._kernelCommandLine.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._kernelCommandLine, fieldNumber: 5)
+      }
+      if _storage._memoryBytes != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._memoryBytes, fieldNumber: 6)
+      }
+      if _storage._vcpus != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._vcpus, fieldNumber: 7)
+      }
+      if _storage._hierarchical != false {
+        try visitor.visitSingularBoolField(value: _storage._hierarchical, fieldNumber: 8)
+      }
+      if !_storage._slots.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._slots, fieldNumber: 9)
+      }
+      if !_storage._diskBytes.isEmpty {
+        try visitor.visitPackedUInt64Field(value: _storage._diskBytes, fieldNumber: 10)
+      }
+      try { if let v = _storage._network {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 11)
+      } }()
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Snowfork_V1_StartSlotsRequest, rhs: Snowfork_V1_StartSlotsRequest) -> Bool {
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._home != rhs_storage._home {return false}
+        if _storage._ticket != rhs_storage._ticket {return false}
+        if _storage._parent != rhs_storage._parent {return false}
+        if _storage._image != rhs_storage._image {return false}
+        if _storage._kernelCommandLine != rhs_storage._kernelCommandLine {return false}
+        if _storage._memoryBytes != rhs_storage._memoryBytes {return false}
+        if _storage._vcpus != rhs_storage._vcpus {return false}
+        if _storage._hierarchical != rhs_storage._hierarchical {return false}
+        if _storage._slots != rhs_storage._slots {return false}
+        if _storage._diskBytes != rhs_storage._diskBytes {return false}
+        if _storage._network != rhs_storage._network {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Snowfork_V1_FamilyNetwork: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".FamilyNetwork"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}parent\0\u{1}home\0\u{1}vni\0\u{1}subnet\0\u{1}allowed\0\u{3}bytes_per_second\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -826,66 +1071,116 @@ nonisolated extension Snowfork_V1_StartSlotsRequest: SwiftProtobuf.Message, Swif
       // allocates stack space for every case branch when no optimizations are
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
-      case 1: try { try decoder.decodeSingularStringField(value: &self.home) }()
-      case 2: try { try decoder.decodeSingularStringField(value: &self.ticket) }()
-      case 3: try { try decoder.decodeSingularStringField(value: &self.parent) }()
-      case 4: try { try decoder.decodeSingularStringField(value: &self.image) }()
-      case 5: try { try decoder.decodeSingularStringField(value: &self.kernelCommandLine) }()
-      case 6: try { try decoder.decodeSingularUInt64Field(value: &self.memoryBytes) }()
-      case 7: try { try decoder.decodeSingularUInt32Field(value: &self.vcpus) }()
-      case 8: try { try decoder.decodeSingularBoolField(value: &self.hierarchical) }()
-      case 9: try { try decoder.decodeRepeatedMessageField(value: &self.slots) }()
-      case 10: try { try decoder.decodeRepeatedUInt64Field(value: &self.diskBytes) }()
+      case 1: try { try decoder.decodeSingularStringField(value: &self.id) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.parent) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.home) }()
+      case 4: try { try decoder.decodeSingularUInt32Field(value: &self.vni) }()
+      case 5: try { try decoder.decodeSingularStringField(value: &self.subnet) }()
+      case 6: try { try decoder.decodeRepeatedStringField(value: &self.allowed) }()
+      case 7: try { try decoder.decodeSingularUInt64Field(value: &self.bytesPerSecond) }()
       default: break
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if !self.home.isEmpty {
-      try visitor.visitSingularStringField(value: self.home, fieldNumber: 1)
-    }
-    if !self.ticket.isEmpty {
-      try visitor.visitSingularStringField(value: self.ticket, fieldNumber: 2)
+    if !self.id.isEmpty {
+      try visitor.visitSingularStringField(value: self.id, fieldNumber: 1)
     }
     if !self.parent.isEmpty {
-      try visitor.visitSingularStringField(value: self.parent, fieldNumber: 3)
+      try visitor.visitSingularStringField(value: self.parent, fieldNumber: 2)
     }
-    if !self.image.isEmpty {
-      try visitor.visitSingularStringField(value: self.image, fieldNumber: 4)
+    if !self.home.isEmpty {
+      try visitor.visitSingularStringField(value: self.home, fieldNumber: 3)
     }
-    if !self.kernelCommandLine.isEmpty {
-      try visitor.visitSingularStringField(value: self.kernelCommandLine, fieldNumber: 5)
+    if self.vni != 0 {
+      try visitor.visitSingularUInt32Field(value: self.vni, fieldNumber: 4)
     }
-    if self.memoryBytes != 0 {
-      try visitor.visitSingularUInt64Field(value: self.memoryBytes, fieldNumber: 6)
+    if !self.subnet.isEmpty {
+      try visitor.visitSingularStringField(value: self.subnet, fieldNumber: 5)
     }
-    if self.vcpus != 0 {
-      try visitor.visitSingularUInt32Field(value: self.vcpus, fieldNumber: 7)
+    if !self.allowed.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.allowed, fieldNumber: 6)
     }
-    if self.hierarchical != false {
-      try visitor.visitSingularBoolField(value: self.hierarchical, fieldNumber: 8)
-    }
-    if !self.slots.isEmpty {
-      try visitor.visitRepeatedMessageField(value: self.slots, fieldNumber: 9)
-    }
-    if !self.diskBytes.isEmpty {
-      try visitor.visitPackedUInt64Field(value: self.diskBytes, fieldNumber: 10)
+    if self.bytesPerSecond != 0 {
+      try visitor.visitSingularUInt64Field(value: self.bytesPerSecond, fieldNumber: 7)
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
-  public static func ==(lhs: Snowfork_V1_StartSlotsRequest, rhs: Snowfork_V1_StartSlotsRequest) -> Bool {
-    if lhs.home != rhs.home {return false}
-    if lhs.ticket != rhs.ticket {return false}
+  public static func ==(lhs: Snowfork_V1_FamilyNetwork, rhs: Snowfork_V1_FamilyNetwork) -> Bool {
+    if lhs.id != rhs.id {return false}
     if lhs.parent != rhs.parent {return false}
-    if lhs.image != rhs.image {return false}
-    if lhs.kernelCommandLine != rhs.kernelCommandLine {return false}
-    if lhs.memoryBytes != rhs.memoryBytes {return false}
-    if lhs.vcpus != rhs.vcpus {return false}
-    if lhs.hierarchical != rhs.hierarchical {return false}
-    if lhs.slots != rhs.slots {return false}
-    if lhs.diskBytes != rhs.diskBytes {return false}
+    if lhs.home != rhs.home {return false}
+    if lhs.vni != rhs.vni {return false}
+    if lhs.subnet != rhs.subnet {return false}
+    if lhs.allowed != rhs.allowed {return false}
+    if lhs.bytesPerSecond != rhs.bytesPerSecond {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Snowfork_V1_ReserveNumbersRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ReserveNumbersRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}family\0\u{1}count\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.family) }()
+      case 2: try { try decoder.decodeSingularUInt32Field(value: &self.count) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.family.isEmpty {
+      try visitor.visitSingularStringField(value: self.family, fieldNumber: 1)
+    }
+    if self.count != 0 {
+      try visitor.visitSingularUInt32Field(value: self.count, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Snowfork_V1_ReserveNumbersRequest, rhs: Snowfork_V1_ReserveNumbersRequest) -> Bool {
+    if lhs.family != rhs.family {return false}
+    if lhs.count != rhs.count {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Snowfork_V1_ReserveNumbersReply: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ReserveNumbersReply"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}numbers\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedUInt32Field(value: &self.numbers) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.numbers.isEmpty {
+      try visitor.visitPackedUInt32Field(value: self.numbers, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Snowfork_V1_ReserveNumbersReply, rhs: Snowfork_V1_ReserveNumbersReply) -> Bool {
+    if lhs.numbers != rhs.numbers {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -69,6 +69,41 @@ public nonisolated struct Snowfork_V1_StartVMRequest: Sendable {
 
   public var disks: [Snowfork_V1_DiskRequest] = []
 
+  public var network: Snowfork_V1_NetworkRequest {
+    get {_network ?? Snowfork_V1_NetworkRequest()}
+    set {_network = newValue}
+  }
+  /// Returns true if `network` has been explicitly set.
+  public var hasNetwork: Bool {self._network != nil}
+  /// Clears the value of `network`. Subsequent reads from it will return its default value.
+  public mutating func clearNetwork() {self._network = nil}
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _network: Snowfork_V1_NetworkRequest? = nil
+}
+
+public nonisolated struct Snowfork_V1_NetworkRequest: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var none: Bool = false
+
+  /// empty: the daemon's usual one
+  public var subnet: String = String()
+
+  /// destinations outside: 10.0.0.0/8, 10.0.0.7:443, 10.0.0.7:53/udp; empty: none
+  public var allowed: [String] = []
+
+  /// outward and inward on each host; 0: no limit
+  public var bytesPerSecond: UInt64 = 0
+
+  /// the host's port and the VM's: 8080:80, 5353:53/udp
+  public var forwards: [String] = []
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -1161,7 +1196,7 @@ nonisolated extension Snowfork_V1_Progress: SwiftProtobuf.Message, SwiftProtobuf
 
 nonisolated extension Snowfork_V1_StartVMRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".StartVMRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{3}image_directory\0\u{3}memory_bytes\0\u{1}vcpus\0\u{1}host\0\u{3}cpu_limit_percent\0\u{1}disks\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{3}image_directory\0\u{3}memory_bytes\0\u{1}vcpus\0\u{1}host\0\u{3}cpu_limit_percent\0\u{1}disks\0\u{1}network\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1176,12 +1211,17 @@ nonisolated extension Snowfork_V1_StartVMRequest: SwiftProtobuf.Message, SwiftPr
       case 5: try { try decoder.decodeSingularStringField(value: &self.host) }()
       case 6: try { try decoder.decodeSingularUInt32Field(value: &self.cpuLimitPercent) }()
       case 7: try { try decoder.decodeRepeatedMessageField(value: &self.disks) }()
+      case 8: try { try decoder.decodeSingularMessageField(value: &self._network) }()
       default: break
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
     if !self.name.isEmpty {
       try visitor.visitSingularStringField(value: self.name, fieldNumber: 1)
     }
@@ -1203,6 +1243,9 @@ nonisolated extension Snowfork_V1_StartVMRequest: SwiftProtobuf.Message, SwiftPr
     if !self.disks.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.disks, fieldNumber: 7)
     }
+    try { if let v = self._network {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 8)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1214,6 +1257,57 @@ nonisolated extension Snowfork_V1_StartVMRequest: SwiftProtobuf.Message, SwiftPr
     if lhs.host != rhs.host {return false}
     if lhs.cpuLimitPercent != rhs.cpuLimitPercent {return false}
     if lhs.disks != rhs.disks {return false}
+    if lhs._network != rhs._network {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Snowfork_V1_NetworkRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".NetworkRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}none\0\u{1}subnet\0\u{1}allowed\0\u{3}bytes_per_second\0\u{1}forwards\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularBoolField(value: &self.none) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.subnet) }()
+      case 3: try { try decoder.decodeRepeatedStringField(value: &self.allowed) }()
+      case 4: try { try decoder.decodeSingularUInt64Field(value: &self.bytesPerSecond) }()
+      case 5: try { try decoder.decodeRepeatedStringField(value: &self.forwards) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.none != false {
+      try visitor.visitSingularBoolField(value: self.none, fieldNumber: 1)
+    }
+    if !self.subnet.isEmpty {
+      try visitor.visitSingularStringField(value: self.subnet, fieldNumber: 2)
+    }
+    if !self.allowed.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.allowed, fieldNumber: 3)
+    }
+    if self.bytesPerSecond != 0 {
+      try visitor.visitSingularUInt64Field(value: self.bytesPerSecond, fieldNumber: 4)
+    }
+    if !self.forwards.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.forwards, fieldNumber: 5)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Snowfork_V1_NetworkRequest, rhs: Snowfork_V1_NetworkRequest) -> Bool {
+    if lhs.none != rhs.none {return false}
+    if lhs.subnet != rhs.subnet {return false}
+    if lhs.allowed != rhs.allowed {return false}
+    if lhs.bytesPerSecond != rhs.bytesPerSecond {return false}
+    if lhs.forwards != rhs.forwards {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -16,6 +16,7 @@ struct VMStartCommand: AsyncParsableCommand {
       "A writable disk, /dev/vda and so on: 2G for an empty one, or the path of a qcow2 or raw file that it begins as."
   )
   var disk: [DiskArgument] = []
+  @OptionGroup var network: NetworkOptions
   @Option(help: "The host to run on.") var host: String?
   @Option(help: "The most of one host CPU that it may use, in percent.") var cpuLimit: UInt32?
   @OptionGroup var output: OutputOptions
@@ -37,6 +38,7 @@ struct VMStartCommand: AsyncParsableCommand {
       $0.host = host ?? ""
       $0.cpuLimitPercent = cpuLimit ?? 0
       $0.disks = disk.map(\.request)
+      $0.network = network.request
     }
     let vm = try await ProgressLine.during("starting \(name)") { line in
       try await Daemon.call { client in

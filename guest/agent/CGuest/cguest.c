@@ -96,6 +96,14 @@ int cguest_set_address(const char *name, uint32_t address, uint32_t netmask) {
   return interface_ioctl(SIOCSIFNETMASK, &request);
 }
 
+uint32_t cguest_address(const char *name) {
+  struct ifreq request = request_for(name);
+  if (interface_ioctl(SIOCGIFADDR, &request) < 0) return 0;
+  struct sockaddr_in address;
+  memcpy(&address, &request.ifr_addr, sizeof address);
+  return address.sin_addr.s_addr;
+}
+
 int cguest_add_default_route(uint32_t gateway) {
   struct rtentry route = {.rt_flags = RTF_UP | RTF_GATEWAY};
   set_ipv4(&route.rt_dst, 0);
@@ -103,6 +111,10 @@ int cguest_add_default_route(uint32_t gateway) {
   set_ipv4(&route.rt_gateway, gateway);
   int result = interface_ioctl(SIOCADDRT, &route);
   return result == -EEXIST ? 0 : result;
+}
+
+int cguest_contains(const uint8_t *whole, size_t count, const uint8_t *part, size_t part_count) {
+  return memmem(whole, count, part, part_count) != NULL;
 }
 
 int cguest_peer_pid(int socket_fd) {

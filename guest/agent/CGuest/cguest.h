@@ -37,8 +37,16 @@ int cguest_set_interface_up(const char *_Nonnull name, int up);
 int cguest_set_mac(const char *_Nonnull name, const uint8_t *_Nonnull mac);
 /* SIOCSIFADDR and SIOCSIFNETMASK: IPv4 in network order. */
 int cguest_set_address(const char *_Nonnull name, uint32_t address, uint32_t netmask);
-/* SIOCADDRT: the default route. */
+/* SIOCGIFADDR: network order; 0 if it has none. */
+uint32_t cguest_address(const char *_Nonnull name);
+/* Ends the TCP connections whose own address this is (network order): whoever reads from them gets ECONNABORTED.
+ * How many. sock_diag(7), SOCK_DESTROY: Linux 4.5 with CONFIG_INET_DIAG_DESTROY; else -EOPNOTSUPP or -ENOENT. */
+int cguest_destroy_connections(uint32_t address);
+/* SIOCADDRT: the default route. No error if there is one. */
 int cguest_add_default_route(uint32_t gateway);
+
+/* memmem(3): 1 if the part is in the whole. */
+int cguest_contains(const uint8_t *_Nonnull whole, size_t count, const uint8_t *_Nonnull part, size_t part_count);
 
 /* The peer's process, by SO_PEERCRED. */
 int cguest_peer_pid(int socket_fd);
