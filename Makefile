@@ -55,7 +55,7 @@ demo: build
 	@demo/run
 
 test: check build images
-	swift test -c release --skip-build --no-parallel
+	@tools/test
 
 # swift-format comes with the toolchain; its configuration is .swift-format.
 check:

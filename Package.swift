@@ -133,11 +133,13 @@ let package = Package(
     .executableTarget(
       name: "bench-scale", dependencies: ["McdistSimulation"], path: "bench/scale", exclude: ["run"],
       swiftSettings: strict),
+    .target(name: "BenchSupport", path: "bench/support", swiftSettings: strict),
     .executableTarget(
-      name: "bench-mcdist", dependencies: ["Mcdist", "GuestMemory", "LinuxSystem"], path: "bench/mcdist",
+      name: "bench-mcdist", dependencies: ["BenchSupport", "Mcdist", "GuestMemory", "LinuxSystem"],
+      path: "bench/mcdist",
       exclude: ["run"], swiftSettings: strict),
     .executableTarget(
-      name: "bench-fork", dependencies: ["GuestWire", "LinuxSystem"], path: "bench/fork",
+      name: "bench-fork", dependencies: ["BenchSupport", "GuestWire", "LinuxSystem"], path: "bench/fork",
       exclude: ["run", "guest"], swiftSettings: strict),
     .executableTarget(name: "memtap-test-guest", path: "Tests/Support/memtap-test-guest"),
   ]

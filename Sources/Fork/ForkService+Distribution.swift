@@ -79,7 +79,7 @@ extension ForkService {
     }
   }
 
-  private func drop(_ id: String, on host: String) async {
+  func drop(_ id: String, on host: String) async {
     guard let connection = try? await cluster.reach(host) else { return }  // hello finds what is left there
     let home = await cluster.host
     _ = try? await connection.peer.dropSnapshot(

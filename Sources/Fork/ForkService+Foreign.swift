@@ -182,7 +182,7 @@ extension ForkService {
     var count = 0
     for name in names {
       let key = "end of \(name)"
-      if !turns.take(key) { await withCheckedContinuation { turns.wait(key, $0) } }
+      await takeTurn(key)
       defer { turns.leave(key) }
       guard let record = guests[name]?.record, record.home == home, record.ticket == ticket else { continue }
       if record.role == .slot {

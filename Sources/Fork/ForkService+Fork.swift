@@ -78,9 +78,7 @@ extension ForkService {
   func freezePoint(
     of name: String, id: String, kept: Bool, checkpointRequest: UInt32, log: inout PhaseLog
   ) async throws -> ForkPoint {
-    if !turns.take(name) {
-      await withCheckedContinuation { turns.wait(name, $0) }
-    }
+    await takeTurn(name)
     defer { turns.leave(name) }
     let session = try session(name)
     let parent = try guest(name).record

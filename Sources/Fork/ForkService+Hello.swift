@@ -12,17 +12,11 @@ extension ForkService: Cluster.Observer {
     }
     let home = await cluster.host
     for (ticket, clones) in Dictionary(grouping: gone, by: \.ticket) {
-      _ = try? await cluster.reach(name).peer.endClones(
-        .with {
-          $0.home = home
-          $0.ticket = ticket
-          $0.names = clones.map(\.name)
-          $0.reason = "its home \(home) had given it up"
-        })
+      await end(clones.map(\.name), of: ticket, on: name, reason: "its home \(home) had given it up")
     }
     for id in reply.foreignSnapshots {
       if snapshots[id] == nil {
-        await drop(id, on: name, from: home)
+        await drop(id, on: name)
       } else if deliveries[id]?[name] == nil {
         // An earlier daemon of ours brought it there.
         deliveries[id, default: [:]][name] = Task {}
@@ -34,15 +28,6 @@ extension ForkService: Cluster.Observer {
     where guest.record.host == name && guest.record.state == .running && !alive.contains(clone) && isNew {
       await endClone(clone, .lost, reason: "host \(name) does not have it any more")
     }
-  }
-
-  private func drop(_ id: String, on host: String, from home: String) async {
-    guard let connection = try? await cluster.reach(host) else { return }
-    _ = try? await connection.peer.dropSnapshot(
-      .with {
-        $0.home = home
-        $0.snapshot = id
-      })
   }
 
   func peerIsDown(_ name: String) async {

@@ -176,14 +176,19 @@ extension ForkService {
 
   /// Ends a clone or slot of ours on another host. If that does not answer, hello tells it later.
   func endElsewhere(_ name: String, on host: String) async {
-    guard let record = guests[name]?.record, let connection = try? await cluster.reach(host) else { return }
+    guard let record = guests[name]?.record else { return }
+    await end([name], of: record.ticket ?? "", on: host, reason: record.reason ?? "ended by its home")
+  }
+
+  func end(_ names: [String], of ticket: String, on host: String, reason: String) async {
+    guard let connection = try? await cluster.reach(host) else { return }
     let home = await cluster.host
     _ = try? await connection.peer.endClones(
       .with {
         $0.home = home
-        $0.ticket = record.ticket ?? ""
-        $0.names = [name]
-        $0.reason = record.reason ?? "ended by its home"
+        $0.ticket = ticket
+        $0.names = names
+        $0.reason = reason
       })
   }
 

@@ -25,3 +25,11 @@ struct Turns {
     next.resume()
   }
 }
+
+extension ForkService {
+  /// Returns when it is the caller's turn, who gives it back with `turns.leave`.
+  func takeTurn(_ key: String) async {
+    // Nothing is awaited between the two: the turn might be given back meanwhile.
+    if !turns.take(key) { await withCheckedContinuation { turns.wait(key, $0) } }
+  }
+}

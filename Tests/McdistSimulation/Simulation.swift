@@ -54,7 +54,7 @@ public final class Simulation {
   }
   public let plan: SimulationPlan
   public private(set) var now: UInt64 = 1_000_000
-  private var random: SimulationRandom
+  private var random: SplitMix
   private var events = Heap<Event>()
   public private(set) var server: ServerMachine
   public private(set) var clients: [ClientMachine] = []
@@ -84,7 +84,7 @@ public final class Simulation {
 
   public init(_ plan: SimulationPlan) {
     self.plan = plan
-    random = SimulationRandom(state: plan.seed)
+    random = SplitMix(state: plan.seed)
     server = ServerMachine(pageCount: plan.pages, configuration: plan.server)
     heardBlocks = Array(repeating: HeardBlocks(), count: plan.clients)
     clientWakes = Array(repeating: .max, count: plan.clients)

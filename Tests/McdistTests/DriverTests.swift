@@ -177,7 +177,7 @@ import Testing
     #expect(try setting.loop.run { sink.installed == 20 })
     let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: DatagramSocket.receiveBytes, alignment: 16)
     defer { buffer.deallocate() }
-    var random = Seeded(state: 10)
+    var random = SplitMix(state: 10)
     var sent: UInt64 = 0
     let group = try DatagramEndpoint(origin.group, port: origin.groupPort)
     var recorded: [[UInt8]] = []

@@ -5,7 +5,7 @@ import Testing
 
 @Suite struct PacketTests {
   @Test func aRequestReadsAsWritten() {
-    var random = Seeded(state: 1)
+    var random = SplitMix(state: 1)
     for _ in 0..<500 {
       let request = PageRequest(
         client: .random(in: 1 ... .max, using: &random), sequence: random.next32(),
@@ -34,7 +34,7 @@ import Testing
 
   /// Random bytes and damaged bodies: whatever the decoders accept lies within the body and the snapshot.
   @Test func decodersStandAnyBytes() {
-    var random = Seeded(state: 2)
+    var random = SplitMix(state: 2)
     let pageCount = 300
     let size = PacketHeader.bodyBytesMax
     var accepted = 0
@@ -73,7 +73,7 @@ import Testing
   }
 
   @Test func lz4OfAnyBytesIsAPageOrRefused() {
-    var random = Seeded(state: 3)
+    var random = SplitMix(state: 3)
     var page = [UInt8](repeating: 0, count: Page.bytes)
     for _ in 0..<100_000 {
       let bytes = (0..<Int.random(in: 1...64, using: &random)).map { _ in
@@ -113,7 +113,7 @@ import Testing
   }
 
   @Test func onlyTheLastPartMakesAPageWhole() {
-    var random = Seeded(state: 5)
+    var random = SplitMix(state: 5)
     var reassembly = Reassembly()
     let page = (0..<Page.bytes).map { _ in UInt8(truncatingIfNeeded: random.next()) }
     page.withUnsafeBytes { page in
@@ -208,7 +208,7 @@ import Testing
   /// Against a set of all counters seen.
   @Test func theWindowAgreesWithItsModel() {
     for seed in 0..<50 as Range<UInt64> {
-      var random = Seeded(state: seed)
+      var random = SplitMix(state: seed)
       var window = ReplayWindow()
       var seen: Set<UInt64> = []
       var highest: UInt64 = 0
@@ -229,6 +229,6 @@ import Testing
   }
 }
 
-extension Seeded {
+extension SplitMix {
   mutating func next32() -> UInt32 { UInt32(truncatingIfNeeded: next()) }
 }

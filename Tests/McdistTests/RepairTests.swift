@@ -9,7 +9,7 @@ import Testing
     var bodies: [[UInt8]]
     var parities: [[UInt8]]
 
-    init(_ random: inout Seeded) {
+    init(_ random: inout SplitMix) {
       bodies = (0..<ErasureCode.blockSize).map { _ in
         (0..<Int.random(in: 1...ErasureCode.symbolBytes, using: &random)).map { _ in
           UInt8(truncatingIfNeeded: random.next())
@@ -31,7 +31,7 @@ import Testing
 
   /// Against multiplication byte by byte.
   @Test func sumsAreRight() {
-    var random = Seeded(state: 1)
+    var random = SplitMix(state: 1)
     let source = (0..<ErasureCode.symbolBytes).map { _ in UInt8(truncatingIfNeeded: random.next()) }
     for factor in 0...255 as ClosedRange<UInt8> {
       var target = source.reversed() as [UInt8]
@@ -45,7 +45,7 @@ import Testing
 
   /// Whatever is lost, with as many parities as datagrams lost, whichever, all come back; with fewer, none.
   @Test func anyLossUpToTheParitiesIsRepaired() {
-    var random = Seeded(state: 2)
+    var random = SplitMix(state: 2)
     for round in 0..<60 {
       let sent = SentBlock(&random)
       var blocks = IncomingBlocks()
@@ -76,7 +76,7 @@ import Testing
 
   /// Parities of another run of the server, of an older block, or of one of which nothing is known, do no harm.
   @Test func paritiesOutOfPlaceGiveNothingWrong() {
-    var random = Seeded(state: 3)
+    var random = SplitMix(state: 3)
     let sent = SentBlock(&random)
     var blocks = IncomingBlocks()
     for round in 0..<2000 {
@@ -100,7 +100,7 @@ import Testing
   }
 
   @Test func aParityOfAnyBytesIsWithinOrRefused() {
-    var random = Seeded(state: 4)
+    var random = SplitMix(state: 4)
     var accepted = 0
     for _ in 0..<20_000 {
       let count =

@@ -146,7 +146,7 @@ import Testing
   /// Counters of any order, of restarted servers and after long pauses are figures, never a trap.
   @Test func aClientStandsAnyCounters() {
     for seed in 1...20 as ClosedRange<UInt64> {
-      var random = Seeded(state: seed)
+      var random = SplitMix(state: seed)
       var client = ClientMachine(pageCount: 2000, seed: seed)
       var (now, base, instance) = (
         UInt64(1_000_000), UInt64.random(in: 0..<1 << 60, using: &random), UInt64(1)

@@ -3,21 +3,9 @@ import GuestMemory
 import LinuxSystem
 import Mcdist
 
-/// SplitMix64, so that a test's chance is its seed's.
-struct Seeded: RandomNumberGenerator {
-  var state: UInt64
-  mutating func next() -> UInt64 {
-    state &+= 0x9e37_79b9_7f4a_7c15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-    z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-    return z ^ (z >> 31)
-  }
-}
-
 /// RAM of all kinds: incompressible, compressible, repeated, zero.
 func makePages(_ count: Int, seed: UInt64) -> [UInt8] {
-  var random = Seeded(state: seed)
+  var random = SplitMix(state: seed)
   var result = [UInt8](repeating: 0, count: count * Page.bytes)
   for page in 0..<count {
     let range = page * Page.bytes..<(page + 1) * Page.bytes

@@ -1,3 +1,4 @@
+import BenchSupport
 import Foundation
 
 /// The forks themselves: for each size and number of clones the pause, the time to the last clone, and the phases.

@@ -1,3 +1,4 @@
+import BenchSupport
 import Foundation
 
 /// Forks over the hosts of a lab, which share this machine's processors.

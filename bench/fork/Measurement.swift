@@ -1,3 +1,4 @@
+import BenchSupport
 import Foundation
 
 /// One figure of one system at one size, with every sample that was taken of it.
@@ -86,23 +87,6 @@ final class Recorder {
     }?.median
   }
 }
-
-extension [Double] {
-  /// The middle sample, or the mean of the middle two. There must be one.
-  var median: Double {
-    let sorted = sorted()
-    let middle = count / 2
-    return count % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
-  }
-}
-
-struct BenchError: Error, CustomStringConvertible {
-  var description: String
-  init(_ description: String) { self.description = description }
-}
-
-/// Progress, for people.
-func say(_ text: String) { FileHandle.standardError.write(Data("\(text)\n".utf8)) }
 
 /// A stopwatch of the monotonic clock.
 struct Stopwatch {

@@ -1,3 +1,4 @@
+import BenchSupport
 import Foundation
 
 /// The programs under test, with a run-time directory and a state of their own.

@@ -1,3 +1,4 @@
+import BenchSupport
 import Foundation
 
 /// The table at the end: medians, the peers' against ours, and what was wanted.

@@ -1,5 +1,6 @@
 // bench-fork --image DIR --programs DIR [--quick] [--only fork|busy|memory|slowdown|peers] [--hosts N [--lockstep]]
 // Started by bench/fork/run, which makes the image. JSON lines on stdout; progress and the table on stderr.
+import BenchSupport
 import Foundation
 import Glibc
 import LinuxSystem

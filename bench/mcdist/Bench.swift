@@ -1,3 +1,4 @@
+import BenchSupport
 import Foundation
 import Glibc
 import LinuxSystem
@@ -153,23 +154,6 @@ final class Bench {
 
   private func megabytes(_ bytes: Double) -> String { String(format: "%.1f MB/s", bytes / 1e6) }
 }
-
-extension [Double] {
-  /// The middle sample, or the mean of the middle two. There must be one.
-  var median: Double {
-    let sorted = sorted()
-    let middle = count / 2
-    return count % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
-  }
-}
-
-struct BenchError: Error, CustomStringConvertible {
-  var description: String
-  init(_ description: String) { self.description = description }
-}
-
-/// Progress, for people.
-func say(_ text: String) { FileHandle.standardError.write(Data("\(text)\n".utf8)) }
 
 /// Seconds, by the clock that all hosts share.
 func now() -> Double { Double(monotonicNanoseconds()) / 1e9 }

@@ -1,6 +1,7 @@
 // bench-mcdist [--quick] [--receivers 1,8,32] [--loss 0,1,5] [--runs N] [--only SYSTEM,…] [--mib 32] [--link 0,100]
 // One image from one sender to many receivers, each a process in a network namespace of its own: Mcdist and its peers.
 // JSON lines on stdout; progress and the table on stderr.
+import BenchSupport
 import Foundation
 import Glibc
 import LinuxSystem

@@ -51,15 +51,14 @@ struct TransportChoice: Sendable {
       isLossKnown = true
       (spanFirst, spanReceived) = (counter + 1, 0)
     }
+    if isUnicast && reason == Self.silent { turn(unicast: false, "", now) }
     if instance != self.instance || now > windowStart + 5_000_000_000 {
       (self.instance, windowStart, windowFirst, received) = (instance, now, highest, 1)
-      if isUnicast && reason == Self.silent { turn(unicast: false, "", now) }
       return
     }
     guard configuration.transport == .auto else { return }
     received += 1
     let sent = highest &- windowFirst &+ 1
-    if isUnicast && reason == Self.silent { turn(unicast: false, "", now) }
     guard now >= windowStart + 1_000_000_000, sent >= 200 else { return }
     let percent = received >= sent ? 0 : Int((sent - received) * 100 / sent)
     lossyWindows = percent > 30 ? lossyWindows + 1 : 0

@@ -11,6 +11,13 @@ package enum ErasureCode {
     inverse(UInt8(blockSize + parity) ^ UInt8(datagram))
   }
 
+  /// A body as it is coded.
+  package static func set(_ symbol: UnsafeMutableRawPointer, to body: UnsafeRawBufferPointer) {
+    symbol.copyMemory(from: body.baseAddress!, byteCount: body.count)
+    (symbol + body.count).initializeMemory(
+      as: UInt8.self, repeating: 0, count: symbolBytes - body.count)
+  }
+
   /// `target` ^= `factor` · `source`, of `symbolBytes` each.
   package static func add(
     _ source: UnsafeRawPointer, times factor: UInt8, to target: UnsafeMutableRawPointer

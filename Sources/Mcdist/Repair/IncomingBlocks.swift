@@ -29,14 +29,12 @@ package struct IncomingBlocks: ~Copyable {
     let number = UInt32(truncatingIfNeeded: counter / UInt64(ErasureCode.blockSize))
     guard let index = place(instance, number) else { return }
     let datagram = Int(counter % UInt64(ErasureCode.blockSize))
-    let start = symbol(index, datagram)
-    start.copyMemory(from: body.baseAddress!, byteCount: body.count)
-    (start + body.count).initializeMemory(
-      as: UInt8.self, repeating: 0, count: ErasureCode.symbolBytes - body.count)
+    ErasureCode.set(symbol(index, datagram), to: body)
     blocks[index].came |= 1 << UInt64(datagram)
   }
 
-  /// A parity came. Calls `recovered` with each body that it gives back; it is valid during the call.
+  /// A parity came. Calls `recovered` with each body that it gives back; it is valid until something else
+  /// is added.
   package mutating func add(
     _ packet: ParityPacket, _ parity: UnsafeRawPointer, recovered: (UnsafeRawBufferPointer) -> Void
   ) {

@@ -36,10 +36,7 @@ struct OutgoingBlock: ~Copyable {
   mutating func add(_ counter: UInt64, _ sent: UnsafeRawBufferPointer, parities wanted: Int) {
     let place = Int(counter % UInt64(ErasureCode.blockSize))
     kept = place == 0 ? 0 : counter == next ? kept : -ErasureCode.blockSize
-    let start = bodies + place * ErasureCode.symbolBytes
-    start.copyMemory(from: sent.baseAddress!, byteCount: sent.count)
-    (start + sent.count).initializeMemory(
-      as: UInt8.self, repeating: 0, count: ErasureCode.symbolBytes - sent.count)
+    ErasureCode.set(bodies + place * ErasureCode.symbolBytes, to: sent)
     kept += 1
     next = counter + 1
     if kept == ErasureCode.blockSize { make(min(wanted, ErasureCode.paritiesMax), counter) }

@@ -50,17 +50,19 @@ struct RateLimit: Sendable {
   mutating func showsLoss(delivered: Double?, lossRatio: Double, reported: Double, now: UInt64) {
     if reported > 0.3 {
       if let scaledBackAt, now < scaledBackAt + 100_000_000 { return }
-      scaledBackAt = now
-      bytesPerSecond = max(configuration.floorRate, bytesPerSecond * 0.75 * (1 - reported))
-      tokens = min(tokens, capacity)
+      fall(to: bytesPerSecond * 0.75 * (1 - reported), now)
       return
     }
     let sending = sendRate(now: now)
     guard let delivered, sending > bytesPerSecond / 2 else { return }
     if let scaledBackAt, now < scaledBackAt + 50_000_000 { return }
     guard delivered < 0.9 * sending || lossRatio > 0.25 else { return }
+    fall(to: min(bytesPerSecond, 0.75 * delivered), now)
+  }
+
+  private mutating func fall(to rate: Double, _ now: UInt64) {
     scaledBackAt = now
-    bytesPerSecond = max(configuration.floorRate, min(bytesPerSecond, 0.75 * delivered))
+    bytesPerSecond = max(configuration.floorRate, rate)
     tokens = min(tokens, capacity)
   }
 

@@ -16,7 +16,7 @@ extension ServerMachine {
 
   func reportedLoss(now: UInt64) -> Double {
     var (sum, count) = (0.0, 0)
-    for client in clients.values where !client.wantsUnicast && client.heardAt + 500_000_000 > now {
+    for client in clients.values where !client.wantsUnicast && client.isActive(now) {
       sum += Double(client.loss) / 65536
       count += 1
     }
@@ -35,7 +35,7 @@ extension ServerMachine {
   mutating func delivered(now: UInt64) -> Double? {
     let sending = limit.sendRate(now: now)
     var (sum, count, alone) = (0.0, 0, 0.0)
-    for client in clients.values where client.receiveRate > 0 && client.heardAt + 500_000_000 > now {
+    for client in clients.values where client.receiveRate > 0 && client.isActive(now) {
       let rate = min(
         max(Double(client.receiveRate), configuration.floorRate), max(sending, configuration.floorRate))
       if client.wantsUnicast {

@@ -96,7 +96,7 @@ public struct ServerMachine: Sendable {
     guard now >= paritiesAt + 20_000_000 else { return parities }
     paritiesAt = now
     var (most, count) = (UInt16(0), 0)
-    for client in clients.values where !client.wantsUnicast && client.heardAt + 500_000_000 > now {
+    for client in clients.values where !client.wantsUnicast && client.isActive(now) {
       count += 1
       if client.loss < .max / 5 { most = max(most, client.loss) }
     }

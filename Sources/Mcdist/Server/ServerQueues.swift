@@ -106,6 +106,8 @@ struct ServerClient: Sendable {
   var wantsUnicast = false
   /// It asked for unicast because multicast loses much of what it is sent.
   var isLossy = false
+  /// Who has asked for nothing for half a second says nothing of how it is now.
+  func isActive(_ now: UInt64) -> Bool { heardAt + 500_000_000 > now }
   private var queues = [Ring<UInt32>(), Ring<UInt32>(), Ring<UInt32>()]
   /// What was queued or sent last, by the page's low bits; one that another has taken the place of is sent again.
   private var recent: [Recent] = []

@@ -9,7 +9,9 @@ struct Table {
 
   var isEmpty: Bool { rows.count == 1 }
 
-  var text: String {
+  var text: String { lines.joined(separator: "\n") }
+
+  var lines: [String] {
     let widths = rows[0].indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
     return rows.map { row in
       var line = ""
@@ -20,6 +22,6 @@ struct Table {
         }
       }
       return line
-    }.joined(separator: "\n")
+    }
   }
 }

@@ -122,7 +122,7 @@ struct TopDocument: Encodable {
         "\(host.parents + host.clones)", "\(host.clones)", Self.number(host.pagesPerS),
         Self.bytes(host.bytesReceivedPerS), Self.number(host.faultsPerS))
     }
-    lines += table.text.split(separator: "\n").map(String.init)
+    lines += table.lines
     if !tickets.isEmpty {
       var table = Table("TICKET", "PARENT", "STATE", "GRANTED", "ALIVE", "PAGES/S")
       for ticket in tickets {
@@ -130,7 +130,7 @@ struct TopDocument: Encodable {
           ticket.ticket, ticket.parent, ticket.state, "\(ticket.granted)", "\(ticket.alive)",
           Self.number(ticket.pagesPerS))
       }
-      lines += [""] + table.text.split(separator: "\n").map(String.init)
+      lines += [""] + table.lines
     }
     if !snapshots.isEmpty {
       var table = Table(
@@ -147,7 +147,7 @@ struct TopDocument: Encodable {
           Self.number(share.lockstepSuppressedPerS), Self.number(share.retransmittedPerS),
           share.remoteFaultP50Us == 0 ? "" : Units.microseconds(share.remoteFaultP50Us))
       }
-      lines += [""] + table.text.split(separator: "\n").map(String.init)
+      lines += [""] + table.lines
       let reasons = Set(
         snapshots.filter { !$0.transportReason.isEmpty }.map { "\($0.host): \($0.transportReason)" })
       if !reasons.isEmpty { lines += [""] + reasons.sorted().map { "unicast on " + $0 } }

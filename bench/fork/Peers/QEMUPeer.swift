@@ -1,3 +1,4 @@
+import BenchSupport
 import Foundation
 
 /// What QEMU has of its own: a cold boot, migration to a file and from it, `savevm` and `loadvm`.
