@@ -229,6 +229,6 @@ import Testing
   }
 }
 
-extension Seeded {
+extension SplitMix {
   mutating func next32() -> UInt32 { UInt32(truncatingIfNeeded: next()) }
 }

@@ -9,7 +9,7 @@ import Testing
     var bodies: [[UInt8]]
     var parities: [[UInt8]]
 
-    init(_ random: inout Seeded) {
+    init(_ random: inout SplitMix) {
       bodies = (0..<ErasureCode.blockSize).map { _ in
         (0..<Int.random(in: 1...ErasureCode.symbolBytes, using: &random)).map { _ in
           UInt8(truncatingIfNeeded: random.next())

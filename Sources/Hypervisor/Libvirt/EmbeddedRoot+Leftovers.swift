@@ -26,14 +26,21 @@ extension EmbeddedRoot {
       names.insert(name)
       unlink("\(state)/\(file)")
     }
-    // "domain-7-dev.1", "qemu-embed-0838fba0-7-dev.1"
     for directory in [
       "\(path)/lib/qemu", "\(path)/lib/qemu/channel/target", "\(memoryDirectory)/libvirt/qemu",
     ] {
-      for entry in Self.entries(of: directory) where names.contains(where: { entry.hasSuffix("-\($0)") }) {
+      for entry in Self.entries(of: directory) {
+        guard let name = Self.machine(ofDirectory: entry), names.contains(name) || !isWanted(name) else {
+          continue
+        }
         try? FileManager.default.removeItem(atPath: "\(directory)/\(entry)")
       }
     }
+  }
+
+  /// "dev.1" of "domain-7-dev.1" and of "qemu-embed-0838fba0-7-dev.1"
+  private static func machine(ofDirectory entry: String) -> String? {
+    (entry.wholeMatch(of: /(?:domain|.*-embed-[0-9a-f]+)-[0-9]+-(.+)/)?.output.1).map(String.init)
   }
 
   /// The name of the machine that this process runs, if it is a QEMU of ours.

@@ -124,9 +124,14 @@ public final class LibvirtHypervisor: Hypervisor {
       ending.withLock { _ = $0.insert(name) }
       try? NamedThread("vm-destroy") {
         defer { ending.withLock { _ = $0.remove(name) } }
-        guard let pointer = virDomainLookupByName(connection.pointer, name) else { return }
-        virDomainDestroy(pointer)
-        virDomainFree(pointer)
+        // libvirt may have noticed by itself and be at it: then it refuses, and has not taken its files away yet.
+        for _ in 0..<3000 {
+          guard let pointer = virDomainLookupByName(connection.pointer, name) else { return }
+          let isGone = virDomainDestroy(pointer) == 0
+          virDomainFree(pointer)
+          if isGone { return }
+          usleep(10_000)
+        }
       }.detach()
       return
     }
