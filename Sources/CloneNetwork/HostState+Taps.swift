@@ -93,7 +93,17 @@ extension HostState {
       if let old, old.mac != binding.mac { try netlink.deleteStation(old.mac, port: link.index) }
       try netlink.setStation(binding.mac, port: link.index)
       try netlink.setPort(link.index, Self.speaking)
+      if old != binding { try announce(binding, of: tap.family) }
     } catch { throw .wrap(operation, error) }
+  }
+
+  /// Other hosts may still take the VM to be where one of its address was before. It would tell them with its first
+  /// frame; one that only listens would not be heard of.
+  private func announce(_ binding: TapBinding, of family: String) throws {
+    guard families[family]?.peers.isEmpty == false,
+      let link = try netlink.link(InterfaceNames.name(.vxlan, family: family))
+    else { return }
+    try Announcement(binding).send(by: packets, interface: link.index)
   }
 
   func unbind(_ name: String) throws(NetworkError) {

@@ -21,6 +21,8 @@ final class HostState {
   let number: UInt64
   let netlink: NetlinkSocket
   let nftables: NFTables
+  /// A packet socket that receives nothing.
+  let packets: OwnedDescriptor
   var families: [String: Family] = [:]
   /// By the interface's name.
   var taps: [String: TapInterface] = [:]
@@ -33,7 +35,9 @@ final class HostState {
     do {
       namespace = try path.map { try NetworkNamespace(path: $0) } ?? NetworkNamespace.current()
       number = try namespace.number
-      (netlink, nftables) = try namespace.run { (try NetlinkSocket(), try NFTables()) }
+      (netlink, nftables, packets) = try namespace.run {
+        (try NetlinkSocket(), try NFTables(), try Announcement.socket())
+      }
     } catch { throw .wrap(operation, error) }
     try load(operation)
   }

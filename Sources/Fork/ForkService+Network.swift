@@ -85,10 +85,8 @@ extension ForkService {
   private func hostName(of family: Family) -> String { "\(networkTag).\(family.id)" }
 
   private var networkTag: String {
-    SHA256.hash(data: Data(configuration.runDirectory.utf8)).prefix(4).map {
-      String($0 | 0x100, radix: 16).dropFirst()
-    }
-    .joined()
+    SHA256.hash(data: Data(configuration.runDirectory.utf8)).prefix(4)
+      .map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
   }
 
   /// Makes the family's network on this host, or changes what differs.

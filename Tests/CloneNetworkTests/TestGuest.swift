@@ -11,6 +11,8 @@ final class TestGuest {
   let mac: MACAddress
   let address: IPv4Address
   let plan: AddressPlan
+  /// Who was said to be where, by whom: what hosts tell each other.
+  private(set) var announced: [IPv4Address: MACAddress] = [:]
   private let descriptor: OwnedDescriptor
 
   /// Opens the tap, and waits until the bridge forwards for it.
@@ -59,7 +61,12 @@ final class TestGuest {
       guard Glibc.poll(&poll, 1, milliseconds) > 0 else { return nil }
       let count = try buffer.withUnsafeMutableBytes { try descriptor.read(into: $0) }
       let frame = Array(buffer[..<count])
-      guard let question = ParsedFrame(frame)?.question, question.wanted == address else { return frame }
+      guard let question = ParsedFrame(frame)?.question else { return frame }
+      if question.wanted == question.askerAddress {
+        announced[question.wanted] = question.asker
+        continue
+      }
+      guard question.wanted == address else { return frame }
       let answer = arp(2, sender: mac, address, target: question.asker, question.askerAddress)
       try send(ethernet(to: question.asker, from: mac, type: 0x0806, answer))
     }

@@ -73,6 +73,34 @@ import Testing
     #expect(try parent.receive(upTo: "again here").isEmpty)
   }
 
+  /// A clone that only listens would not be found if one of its address had been elsewhere before.
+  @Test func whoIsBoundIsAnnouncedToOtherHosts() throws {
+    let (first, second) = try twoHosts()
+    defer {
+      first.close()
+      second.close()
+    }
+    let (here, there) = (family("dev", host: 1, hosts: 2), family("dev", host: 2, hosts: 2))
+    try first.network.make(here)
+    try second.network.make(there)
+    let parent = try first.guest(here, vmid: 0)
+    let former = try second.guest(there, vmid: 1)
+    try former.sendUDP(to: parent, "from there")
+    #expect(try parent.receive(upTo: "from there").isEmpty)
+    #expect(parent.announced[former.address] == former.mac)
+    try second.network.removeTaps([former.tap])
+    let now = try first.guest(here, vmid: 1)
+    try parent.sendUDP(to: now, "to here")
+    #expect(try now.receive(upTo: "to here").isEmpty)
+    // And back: the host that it left hears of it.
+    let other = try second.guest(there, vmid: 2)
+    try first.network.removeTaps([now.tap])
+    let again = try second.guest(there, vmid: 1)
+    try parent.sendUDP(to: again, "to there")
+    #expect(try again.receive(upTo: "to there").isEmpty)
+    _ = other
+  }
+
   /// Two families with the same addresses, on the same two hosts.
   @Test func familiesDoNotReachEachOther() throws {
     let (first, second) = try twoHosts()

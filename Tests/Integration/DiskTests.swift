@@ -101,7 +101,7 @@ struct DiskTests {
   @Test("A file that a disk begins as is never written; each VM of it has its own")
   func fromFile() throws {
     let path = host.directory + "/data.raw"
-    FileManager.default.createFile(atPath: path, contents: Data(repeating: 7, count: 8 << 20))
+    try Data(repeating: 7, count: 8 << 20).write(to: URL(fileURLWithPath: path))
     try host.device("other", disk: path)
     defer { _ = try? host.sfctl("vm", "destroy", "other") }
     let first = "dd if=/dev/vda bs=1M count=1 2>/dev/null | hexdump -e '1/1 \"%d\"' | head -1"

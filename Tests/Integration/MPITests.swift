@@ -2,7 +2,7 @@ import Foundation
 import Support
 import Testing
 
-/// Debian's MPICH and its launcher, unmodified. The image is mpi-tests. Ranks in several VMs wait for the guests' network.
+/// Debian's MPICH and its launcher, unmodified. The image is mpi-tests.
 @Suite("MPI over clones", .serialized, .ownHost)
 struct MPITests {
   private let host: TestHost
@@ -68,5 +68,21 @@ struct MPITests {
       #expect(try host.tickets().isEmpty && host.vms().map(\.name) == ["mpi"])
     }
     #expect(try host.sfctl("mpirun", "-n", "1", "ghost", "--", "cpi").status == 3)
+  }
+
+  @Test("cpi and a latency check over clones, from outside and from inside: the local result, a rank in each")
+  func overClones() throws {
+    let runs = [["mpirun", "-n", "3", "mpi", "--"], ["exec", "mpi", "--", "sf-mpirun", "-n", "3"]]
+    for arguments in runs {
+      let outcome = try host.start(arguments + ["cpi"]).wait()
+      #expect(outcome.status == 0, "\(outcome.error)")
+      #expect(
+        Set((0..<3).map { "Process \($0) of 3 is on mpi.\($0 + 1)" }).isSubset(of: outcome.lines),
+        "\(outcome.text)\(outcome.error)")
+      #expect(outcome.lines.contains { $0.hasPrefix(Self.pi) })
+      let latency = try host.start(arguments + ["mpi-latency", "10"]).wait()
+      #expect(
+        latency.lines.count == 4 && latency.lines.allSatisfy { $0.contains(" right ") }, "\(latency.text)")
+    }
   }
 }

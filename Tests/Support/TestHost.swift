@@ -59,13 +59,13 @@ public final class TestHost: Sendable {
   /// Starts the VM, unless it runs.
   public func device(
     _ name: String = "dev", image: String = "mini-tests", memory: String = "256M", vcpus: Int = 1,
-    disk: String? = nil
+    disk: String? = nil, options: [String] = []
   ) throws {
     if try vms().contains(where: { $0.name == name && $0.state == "running" }) { return }
     let path = image.hasPrefix("/") ? image : try ProjectFiles.image(image)
     let arguments =
       ["vm", "start", name, "--image", path, "--memory", memory, "--vcpus", "\(vcpus)"]
-      + (disk.map { ["--disk", $0] } ?? [])
+      + (disk.map { ["--disk", $0] } ?? []) + options
     let outcome = try start(arguments).wait()
     guard outcome.status == 0 else { throw Failed(arguments, outcome) }
   }

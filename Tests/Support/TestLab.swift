@@ -27,6 +27,27 @@ extension TestHost {
     var hosts: [Host]
   }
 
+  /// Runs a program in a lab host's network; nil: on the network between the hosts, which is no host's.
+  public func command(on host: String?, _ arguments: [String]) throws -> Command {
+    let lab: LabDocument = try document("lab", "ls")
+    let namespace = lab.hosts.first { $0.name == host }?.namespace ?? lab.bridge
+    return try Command(
+      "/usr/bin/env", ["ip", "netns", "exec", namespace] + arguments, environment: environment, input: nil,
+      scratch: directory + "/scratch")
+  }
+
+  /// Interfaces, tables and routers of families that hosts of the lab have.
+  public func networkLeft() throws -> [String] {
+    let lab: LabDocument = try document("lab", "ls")
+    return try lab.hosts.flatMap { host in
+      let links = try command(on: host.name, ["ip", "-br", "link"]).wait().lines
+        .compactMap { $0.split(separator: " ").first }.filter { $0.hasPrefix("sf") }
+      let tables = try command(on: host.name, ["nft", "list", "tables"]).wait().lines
+        .filter { $0.contains("snowfork") }
+      return links.map { "\(host.name): \($0)" } + tables.map { "\(host.name): \($0)" }
+    }
+  }
+
   private func labNamespaces() -> [String] {
     guard let lab: LabDocument = try? document("lab", "ls") else { return [] }
     return [lab.bridge] + lab.hosts.map(\.namespace)

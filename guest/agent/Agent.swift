@@ -11,6 +11,7 @@ import GuestWire
 final class Agent {
   static let version = "1.0"
 
+  private let loop: EventLoop
   private let port: HostPort
   private let requests: Requests
   private let commands: Commands
@@ -28,6 +29,7 @@ final class Agent {
 
   init(loop: EventLoop, port: HostPort) throws(SystemError) {
     let requests = Requests(port: port)
+    self.loop = loop
     self.port = port
     self.requests = requests
     commands = Commands(loop: loop, port: port)
@@ -78,7 +80,7 @@ final class Agent {
     case .prepare: prepare(request: request)
     case .resume: goOn()
     case .shutdown: Init.powerOff()
-    case .network(let network): port.send(.networkTaken(reason: identity.setUp(network)), request: request)
+    case .network(let network): setUp(network, request: request)
     case .exec(let exec): commands.start(exec, request: request)
     case .execInput(let id, let bytes): commands.input(id, bytes)
     case .execInputClosed(let id): commands.closeInput(id)
@@ -115,6 +117,10 @@ final class Agent {
           bootID: readText("/proc/sys/kernel/random/boot_id") ?? "", epoch: hello.epoch)),
       request: request)
     requests.sendAgain()
+  }
+
+  private func setUp(_ network: GuestMessage.Network, request: UInt32) {
+    port.send(.networkTaken(reason: identity.setUp(network, loop: loop)), request: request)
   }
 
   private func prepare(request: UInt32) {

@@ -18,6 +18,8 @@ final class Identity {
   private var files: Files?
   /// Lines of /etc/hosts: the family's, as long as the VM has a network.
   private var names = ""
+  /// Nil: it has none.
+  private var network: NetworkIdentity?
 
   /// What was looked up before the fork: the files by which a guest's programs can tell who their VM is, open for
   /// writing, and the hooks.
@@ -28,6 +30,7 @@ final class Identity {
     var hostname: TextFile
     var hosts: TextFile
     var machineID: TextFile
+    var bootID: TextFile
     /// The executables of clone.d, in the order of their names.
     var hooks: [String]
 
@@ -38,6 +41,7 @@ final class Identity {
       hostname = try TextFile("/etc/hostname")
       hosts = try TextFile("/etc/hosts")
       machineID = try TextFile("/etc/machine-id")
+      bootID = try TextFile(bootIDFile)
       hooks = namesIn(hookDirectory).map { "\(hookDirectory)/\($0)" }.filter { access($0, X_OK) == 0 }
     }
   }
@@ -50,14 +54,44 @@ final class Identity {
     // A bound device shows as a link named after its ACPI instance beside the driver's own files.
     hasGenerationID = namesIn("/sys/bus/acpi/drivers/vmgenid").contains { $0.contains(":") }
     mkdir(Self.runDirectory, 0o755)
+    try Self.coverBootID()
     try TextFile("\(Self.runDirectory)/vmid").replace("0\n")
   }
 
+  private static let bootIDFile = "\(runDirectory)/boot_id"
+
+  /// A fork copies the kernel's boot ID, by which programs tell whether two processes share a machine (UCX under MPICH
+  /// does). So they read a file in its place, as in a container of systemd-nspawn.
+  private static func coverBootID() throws(SystemError) {
+    let kernels = "/proc/sys/kernel/random/boot_id"
+    guard let own = readText(kernels) else { return }
+    try TextFile(bootIDFile).replace(own + "\n")
+    guard mount(bootIDFile, kernels, nil, UInt(MS_BIND), nil) == 0 else {
+      throw SystemError("cover \(kernels)")
+    }
+  }
+
+  /// Another random number than the machine-id, in the form of a UUID.
+  private static func bootID(_ machineID: [UInt8]) -> String {
+    let digits = hexadecimal(machineID.reversed())
+    var text = ""
+    for (index, digit) in digits.enumerated() {
+      if [8, 12, 16, 20].contains(index) { text += "-" }
+      text.append(digit)
+    }
+    return text
+  }
+
   /// The device VM's network. Answers why it could not be set up.
-  func setUp(_ network: GuestMessage.Network) -> String? {
+  func setUp(_ network: GuestMessage.Network, loop: EventLoop) -> String? {
     do {
-      try NetworkIdentity.setUp(network)
+      if self.network == nil { self.network = try NetworkIdentity(network, loop: loop) }
       names = network.names
+      // The name that its image gave it is the device VM's too.
+      var system = utsname()
+      uname(&system)
+      let own = "\(network.ipAddress.prefix { $0 != "/" }) \(text(system.nodename))\n"
+      if !isKnown(own) { names += own }
       try TextFile("/etc/hosts").replace(Self.hosts + names)
       return nil
     } catch {
@@ -71,6 +105,7 @@ final class Identity {
   func prepare() throws(SystemError) {
     try kernelLog.skipToEnd()
     files = try Files()
+    network?.prepare()
   }
 
   /// The fork was another's: this VM goes on as who it was.
@@ -90,7 +125,10 @@ final class Identity {
       try mix(seed: identity.seed)
       try setName(identity, files)
       try setClock(nanoseconds: identity.wallClockNanoseconds)
-      if !identity.ipAddress.isEmpty { try NetworkIdentity.take(identity) }
+      if !identity.ipAddress.isEmpty {
+        guard let network else { throw Refusal("an address was given, and the VM has no network") }
+        try network.take(identity)
+      }
       try files.ticket.replace(identity.ticket + "\n")
       try files.snapshot.replace(identity.snapshot + "\n")
       try files.vmid.replace("\(identity.vmid)\n")
@@ -129,6 +167,7 @@ final class Identity {
       if !isKnown(line) { try files.hosts.replace(Self.hosts + names + line) }
     }
     try files.machineID.replace(Self.hexadecimal(identity.machineID) + "\n")
+    try files.bootID.replace(Self.bootID(identity.machineID) + "\n")
   }
 
   /// By bytes: the generic search of strings is slow in a new clone.

@@ -85,6 +85,7 @@ enum HostRules {
     add rule inet snowfork input iifname "sfh*" drop
     add rule inet snowfork forward iifname "sfb*" accept
     add rule inet snowfork forward iifname "sfh*" oifname "sfh*" drop
+    add rule inet snowfork forward iifname "sfh*" ct direction reply ct status dnat accept
     add rule inet snowfork forward iifname "sfh*" ip daddr @peers drop
     add rule inet snowfork forward iifname "sfh*" udp dport @vxlan_ports drop
     add rule inet snowfork forward iifname "sfh*" accept

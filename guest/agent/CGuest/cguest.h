@@ -31,19 +31,27 @@ int cguest_accept(int listener);
 /* pidfd_open(2). Linux 5.3. */
 int cguest_pidfd_open(int pid);
 
+/* The network; addresses in network order. Sockets are opened by the first call and kept. */
+
 /* SIOCSIFFLAGS: the interface up, or down. */
 int cguest_set_interface_up(const char *_Nonnull name, int up);
-/* SIOCSIFHWADDR: six bytes; the interface must be down for most drivers. */
+/* SIOCSIFHWADDR: six bytes. -EBUSY: the driver can not while the interface is up. */
 int cguest_set_mac(const char *_Nonnull name, const uint8_t *_Nonnull mac);
-/* SIOCSIFADDR and SIOCSIFNETMASK: IPv4 in network order. */
-int cguest_set_address(const char *_Nonnull name, uint32_t address, uint32_t netmask);
-/* SIOCGIFADDR: network order; 0 if it has none. */
-uint32_t cguest_address(const char *_Nonnull name);
-/* Ends the TCP connections whose own address this is (network order): whoever reads from them gets ECONNABORTED.
- * How many. sock_diag(7), SOCK_DESTROY: Linux 4.5 with CONFIG_INET_DIAG_DESTROY; else -EOPNOTSUPP or -ENOENT. */
+int cguest_interface_index(const char *_Nonnull name);
+/* RTM_DELADDR, RTM_NEWADDR: with the last address of an interface its routes go. */
+int cguest_remove_address(int index, uint32_t address, int prefix);
+int cguest_add_address(int index, uint32_t address, int prefix);
+/* RTM_NEWROUTE, in place of the one there is. */
+int cguest_set_default_route(int index, uint32_t gateway);
+/* How many TCP connections have this as their own address. sock_diag(7): the modules inet_diag and tcp_diag. */
+int cguest_count_connections(uint32_t address);
+/* Ends them: whoever reads from them gets ECONNABORTED. How many; -EOPNOTSUPP, -ENOENT: a kernel without
+ * CONFIG_INET_DIAG_DESTROY (Linux 4.5). */
 int cguest_destroy_connections(uint32_t address);
-/* SIOCADDRT: the default route. No error if there is one. */
-int cguest_add_default_route(uint32_t gateway);
+
+/* timerfd_create(2), not blocking; one that goes off once after so long. */
+int cguest_timer(void);
+int cguest_start_timer(int timer, int milliseconds);
 
 /* memmem(3): 1 if the part is in the whole. */
 int cguest_contains(const uint8_t *_Nonnull whole, size_t count, const uint8_t *_Nonnull part, size_t part_count);

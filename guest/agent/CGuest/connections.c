@@ -87,18 +87,22 @@ static int destroy(int fd, int family, const struct inet_diag_sockid *socket) {
   return answer.error.error == -ENOENT ? 0 : answer.error.error;
 }
 
-int cguest_destroy_connections(uint32_t address) {
+static int each_connection(uint32_t address, int (*act)(int fd, int family, const struct inet_diag_sockid *)) {
   int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
   if (fd < 0) return -errno;
-  int result = 0, destroyed = 0;
+  int result = 0, count = 0;
   const int families[] = {AF_INET, AF_INET6};
   for (int i = 0; i < 2 && result == 0; i++) {
     struct found found = {0};
     result = find(fd, families[i], address, &found);
-    for (size_t s = 0; s < found.count && result == 0; s++, destroyed++)
-      result = destroy(fd, families[i], &found.sockets[s]);
+    for (size_t s = 0; s < found.count && result == 0; s++, count++)
+      if (act) result = act(fd, families[i], &found.sockets[s]);
     free(found.sockets);
   }
   close(fd);
-  return result < 0 ? result : destroyed;
+  return result < 0 ? result : count;
 }
+
+int cguest_count_connections(uint32_t address) { return each_connection(address, NULL); }
+
+int cguest_destroy_connections(uint32_t address) { return each_connection(address, destroy); }
