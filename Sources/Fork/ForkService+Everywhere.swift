@@ -4,9 +4,12 @@ import Wire
 
 /// What is on all hosts, for one who asks here.
 extension ForkService {
-  private static var patience: CallOptions {
+  private static let patience = within(.seconds(5))
+
+  /// No call waits for ever: a host may be cut off, or be ending, with the connection still standing.
+  static func within(_ limit: Duration) -> CallOptions {
     var options = CallOptions.defaults
-    options.timeout = .seconds(5)
+    options.timeout = limit
     return options
   }
 

@@ -132,6 +132,7 @@ extension ForkService {
       cutOff(session, text)
     } catch {
       let error = ForkError.wrap("\(vm)", error)
+      log.notice("a program in \(vm) was refused: \(error.message)")
       answer(vm, request, .failed(errno: error.errno, message: error.message))
     }
   }

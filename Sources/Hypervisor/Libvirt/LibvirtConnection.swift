@@ -8,6 +8,8 @@ import Glibc
 final class LibvirtConnection: @unchecked Sendable {
   let pointer: virConnectPtr
   let mailboxes = MonitorMailboxes()
+  /// Machines whose QEMU we have killed: to libvirt, if it notices by itself, that is a failure.
+  let destroyed = MachineNames()
   let events: AsyncStream<MachineEvent>
   private let eventsContinuation: AsyncStream<MachineEvent>.Continuation
 
@@ -51,12 +53,34 @@ final class LibvirtConnection: @unchecked Sendable {
     guard lifecycleID >= 0, monitorID >= 0 else { throw .last("registering for libvirt's events") }
   }
 
+  func has(_ name: String) -> Bool {
+    guard let pointer = virDomainLookupByName(pointer, name) else { return false }
+    virDomainFree(pointer)
+    return true
+  }
+
+  /// Returns when libvirt knows the machine no more, or why it does after so many seconds. libvirt may have noticed its
+  /// end by itself: then it refuses, and has not taken its files away yet.
+  func destroy(_ name: String, seconds: Int) -> HypervisorError? {
+    var error: HypervisorError?
+    for _ in 0..<seconds * 100 {
+      guard let domain = virDomainLookupByName(pointer, name) else { return nil }
+      defer { virDomainFree(domain) }
+      if virDomainDestroy(domain) == 0 { return nil }
+      error = .last("destroying", machine: name)
+      usleep(10_000)
+    }
+    return error
+  }
+
   private func lifecycle(_ domain: virDomainPtr, event: CInt, detail: CInt) {
     guard event == CInt(VIR_DOMAIN_EVENT_STOPPED.rawValue) else { return }
     let name = String(cString: virDomainGetName(domain))
     var now = timespec()
     clock_gettime(CLOCK_REALTIME, &now)
     mailboxes.post(MonitorEvent(ended: Int64(now.tv_sec) * 1_000_000 + Int64(now.tv_nsec) / 1000), to: name)
+    var isDestroyed = false
+    destroyed.withLock { isDestroyed = $0.remove(name) != nil }
     let cause: MachineEvent.Cause =
       switch virDomainEventStoppedDetailType(UInt32(detail)) {
       case VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN: .shutdown
@@ -64,6 +88,6 @@ final class LibvirtConnection: @unchecked Sendable {
       case VIR_DOMAIN_EVENT_STOPPED_CRASHED: .crashed
       default: .failed
       }
-    eventsContinuation.yield(.ended(name: name, cause: cause))
+    eventsContinuation.yield(.ended(name: name, cause: isDestroyed ? .destroyed : cause))
   }
 }

@@ -1,7 +1,6 @@
 import CLibvirt
 import Glibc
 import LinuxSystem
-import Synchronization
 
 /// Machines as libvirt domains of QEMU.
 ///
@@ -16,7 +15,7 @@ public final class LibvirtHypervisor: Hypervisor {
 
   let connection: LibvirtConnection
   /// Machines that have ended and that libvirt has not let go of yet: their names are not free.
-  private let ending = EndingNames()
+  private let ending = MachineNames()
   private let runDirectory: String
   private let logDirectory: String
 
@@ -57,11 +56,11 @@ public final class LibvirtHypervisor: Hypervisor {
   public func start(_ spec: MachineSpec) throws(HypervisorError) -> MachineStatus {
     let operation = "starting"
     for _ in 0..<6000 where ending.withLock({ $0.contains(spec.name) }) { usleep(10_000) }
-    if let existing = virDomainLookupByName(connection.pointer, spec.name) {
-      virDomainFree(existing)
+    if connection.has(spec.name) {
       throw HypervisorError(
         .nameTaken, operation: operation, machine: spec.name, cause: "a machine of this name exists")
     }
+    connection.destroyed.withLock { _ = $0.remove(spec.name) }
     let xml = DomainDefinition(spec, accelerator: accelerator.accelerator).xml
     let hasBacking = spec.disks.contains { $0.backing != nil }
     let flags =
@@ -114,34 +113,20 @@ public final class LibvirtHypervisor: Hypervisor {
       removeLog(of: name)
       CPULimit(machine: name).remove()
     }
-    guard let pointer = virDomainLookupByName(connection.pointer, name) else { return }
-    let domain = Domain(taking: pointer)
-    let isForeign = killNow(name)
-    if isForeign {
-      // Its QEMU was started by a process that has died, and is process 1's to collect: libvirt waits for that, seconds
-      // or more, but the machine has ended now.
-      let (connection, ending) = (connection, ending)
-      ending.withLock { _ = $0.insert(name) }
-      try? NamedThread("vm-destroy") {
-        defer { ending.withLock { _ = $0.remove(name) } }
-        // libvirt may have noticed by itself and be at it: then it refuses, and has not taken its files away yet.
-        for _ in 0..<3000 {
-          guard let pointer = virDomainLookupByName(connection.pointer, name) else { return }
-          let isGone = virDomainDestroy(pointer) == 0
-          virDomainFree(pointer)
-          if isGone { return }
-          usleep(10_000)
-        }
-      }.detach()
+    guard connection.has(name) else { return }
+    connection.destroyed.withLock { _ = $0.insert(name) }
+    guard killNow(name) else {
+      if let error = connection.destroy(name, seconds: 10) { throw error }
       return
     }
-    guard virDomainDestroy(domain.pointer) != 0 else { return }
-    let error = HypervisorError.last("destroying", machine: name)
-    // It may have ended by itself in the meantime.
-    if let still = virDomainLookupByName(connection.pointer, name) {
-      virDomainFree(still)
-      throw error
-    }
+    // Its QEMU was started by a process that has died, and is process 1's to collect: libvirt waits for that, seconds
+    // or more, but the machine has ended now.
+    let (connection, ending) = (connection, ending)
+    ending.withLock { _ = $0.insert(name) }
+    try? NamedThread("vm-destroy") {
+      _ = connection.destroy(name, seconds: 30)
+      ending.withLock { _ = $0.remove(name) }
+    }.detach()
   }
 
   /// The last lines that a machine's QEMU has written, for an error's cause. Empty if there are none.
@@ -187,15 +172,5 @@ public final class LibvirtHypervisor: Hypervisor {
 
   func processID(of name: String) -> pid_t {
     pid_t(ProcessFiles.firstLine("\(runDirectory)/\(name).pid")) ?? 0
-  }
-}
-
-/// Names that several threads add and take away.
-private final class EndingNames: Sendable {
-  private let names = Mutex<Set<String>>([])
-  func withLock<R>(_ body: (inout Set<String>) -> R) -> R {
-    var result: R?
-    names.withLock { result = body(&$0) }
-    return result!
   }
 }
