@@ -117,6 +117,9 @@ enum MPILauncher {
     return [
       "mpiexec.hydra", "-launcher", "rsh", "-launcher-exec", "/usr/bin/sf-rsh",
       "-hosts", clones.joined(separator: ","),
+      // UCX 1.13 under Debian's MPICH 4.0: with its keepalive MPI_Finalize over TCP often waits for ever, one rank for a
+      // peer that is already in PMI's barrier and answers no more. Hydra sees by itself when a rank dies.
+      "-genv", "UCX_KEEPALIVE_INTERVAL", "inf",
     ] + variables + ["-n", "\(ranks)"] + command
   }
 }

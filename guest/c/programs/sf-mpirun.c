@@ -46,7 +46,9 @@ static int name_clones(sf_ticket ticket, char *names, size_t size) {
 }
 
 static int launch(char *names, char **arguments, int count) {
-  char *first[] = {"mpiexec.hydra", "-launcher", "rsh", "-launcher-exec", "/usr/bin/sf-rsh", "-hosts", names};
+  /* As sfctl mpirun does: with UCX's keepalive MPI_Finalize over TCP often waits for ever. */
+  char *first[] = {"mpiexec.hydra", "-launcher", "rsh", "-launcher-exec", "/usr/bin/sf-rsh", "-hosts", names,
+                   "-genv", "UCX_KEEPALIVE_INTERVAL", "inf"};
   enum { FIRST = sizeof first / sizeof *first };
   char **all = calloc((size_t)count + FIRST, sizeof *all);
   if (!all) return fail("no memory");
