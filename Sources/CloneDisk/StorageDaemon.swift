@@ -99,12 +99,14 @@ public final class StorageDaemon: Sendable {
     }
   }
 
-  /// One that has died is replaced, if anybody needs it.
+  /// One that has died is replaced, if anybody needs it. To be called again and again, also after it has thrown.
   public func replaceIfGone() throws {
     try state.withLock { state in
-      guard let monitor = state.monitor, monitor.isGone else { return }
-      log.error("the storage daemon has died; starting another")
-      state.monitor = nil
+      if let monitor = state.monitor {
+        guard monitor.isGone else { return }
+        log.error("the storage daemon has died; starting another")
+        state.monitor = nil
+      }
       if !state.exports.isEmpty { _ = try running(&state) }
     }
   }

@@ -27,6 +27,7 @@ extension ForkService {
   /// Replaces a storage daemon that has died, and takes away what nobody needs, as long as this daemon lives.
   func tendDisks() async {
     let disks = disks
+    var told = ""
     for round in 0... {
       do {
         try await Task.sleep(for: .milliseconds(500))
@@ -34,10 +35,13 @@ extension ForkService {
           try disks.daemon.replaceIfGone()
           try disks.server.replaceIfGone()
         }
+        told = ""
       } catch is CancellationError {
         return
       } catch {
-        log.error("VMs can not read their disks: \(error)")
+        // It is tried again and again.
+        if "\(error)" != told { log.error("VMs can not read their disks: \(error)") }
+        told = "\(error)"
       }
       if round.isMultiple(of: 10) { await sweepLayers() }
       await mergeLayers()
