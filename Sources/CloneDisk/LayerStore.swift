@@ -111,7 +111,9 @@ public final class LayerStore: Sendable {
 
   private static func allocatedBytes(_ path: String) -> UInt64 {
     var status = stat()
-    guard lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFREG, status.st_nlink == 1 else { return 0 }
+    guard lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFREG, status.st_nlink == 1 else {
+      return 0
+    }
     return UInt64(status.st_blocks) * 512
   }
 

@@ -12,7 +12,7 @@ struct DiskFaultTests {
     try host.device(disk: "256M")
   }
 
-  @Test("No storage daemon comes back: reads fail, the operator is told, and with the next one disks are right")
+  @Test("No storage daemon comes back: reads fail, the operator is told, and with the next disks are right")
   func exportGone() throws {
     try host.inside("dev", "sh", "-c", DiskTests.scribble)
     let right = try host.inside("dev", "sh", "-c", DiskTests.sum)
@@ -21,7 +21,7 @@ struct DiskFaultTests {
       let monitor = host.run + "/disk/monitor.sock"
       try #require(unlink(monitor) == 0 && mkdir(monitor, 0o700) == 0)
       kill(try #require(host.pid(of: "qemu-storage-da")), SIGKILL)
-      let outcome = try host.sfctl("exec", "dev.1", "--", "dd", "if=/dev/vda", "of=/dev/null", "bs=1M", "count=8")
+      let outcome = try host.sfctl("exec", "dev.1", "--", "sh", "-c", Self.read)
       #expect(outcome.status != 0 && outcome.error.contains("Input/output error"), "\(outcome.error)")
       #expect(try eventually { try host.vm("dev.1")?.reason == "disk 1: input/output error" })
       #expect(host.daemonLog.contains("dev.1 got an I/O error: disk 1 could not be read: input/output error"))
@@ -29,15 +29,13 @@ struct DiskFaultTests {
 
       try #require(rmdir(monitor) == 0)
       for name in ["dev.2", "dev.1"] {
-        #expect(
-          try eventually {
-            try host.sfctl("exec", name, "--", "sh", "-c", "dd if=/dev/vda bs=1M count=8 >/dev/null 2>&1").status
-              == 0
-          })
+        #expect(try eventually { try host.sfctl("exec", name, "--", "sh", "-c", Self.read).status == 0 })
         #expect(try host.inside(name, "sh", "-c", DiskTests.sum) == right)
       }
     }
   }
+
+  private static let read = "dd if=/dev/vda of=/dev/null bs=1M count=8"
 }
 
 /// A host whose file system for disks is small.
@@ -76,7 +74,7 @@ struct FullDiskTests {
     return path
   }
 
-  @Test("A host's disk is full: the guest and the operator are told; what was written before is right everywhere")
+  @Test("A host's disk is full: guest and operator are told; what was written before is right everywhere")
   func full() throws {
     try withLittleRoom { directory in
       try host.device(disk: "256M")

@@ -20,7 +20,8 @@ struct FileSystemTests {
   }
 
   @Test(
-    "Clones of a VM whose programs write: files are as memory says; after a replay e2fsck has nothing to repair")
+    "Clones of a VM whose programs write: files are as memory says; after a replay e2fsck has nothing to repair"
+  )
   func forked() throws {
     try device("files")
     defer { _ = try? host.sfctl("vm", "destroy", "files") }

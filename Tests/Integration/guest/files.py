@@ -5,9 +5,10 @@ files.py write            writes without end, and prints "writing" when it has b
 files.py fork CLONES FORKS
 
 The last one forks while threads write files whose contents they keep in mind, and another process makes, renames and
-removes files as fast as it can. Each clone finds its files as its memory says. A clone with an odd number then unmounts;
-one with an even number takes the file system down without letting it write another block, as a crash would, and has the
-journal replayed. e2fsck finds nothing to repair in either. Mounted again, all is there that had to be. Prints one line a clone, "VMID right" or what was wrong.
+removes files as fast as it can. Each clone finds its files as its memory says. A clone with an odd number then
+unmounts; one with an even number takes the file system down without letting it write another block, as a crash would,
+and has the journal replayed. e2fsck finds nothing to repair in either. Mounted again, all is there that had to be.
+Prints one line a clone, "VMID right" or what was wrong.
 """
 
 import fcntl
