@@ -35,6 +35,7 @@ extension ForkService {
           try disks.daemon.replaceIfGone()
           try disks.server.replaceIfGone()
         }
+        try await tendRoom()
         told = ""
       } catch is CancellationError {
         return
@@ -45,6 +46,18 @@ extension ForkService {
       }
       if round.isMultiple(of: 10) { await sweepLayers() }
       await mergeLayers()
+    }
+  }
+
+  private func tendRoom() async throws {
+    let disks = disks
+    switch try await workers.run({ try disks.daemon.tend(freeBytes: disks.store.freeBytes) }) {
+    case false?:
+      log.warning(
+        "there is no room in \(disks.store.directory): what clones read from other hosts is fetched each time. Free some."
+      )
+    case true?: log.notice("there is room in \(disks.store.directory) again")
+    case nil: break
     }
   }
 
