@@ -17,7 +17,7 @@ swift_inputs := Package.swift $(shell find Sources Tests $(wildcard bench/*/) -n
 
 .PHONY: help setup build guest image images demo test check bench install clean
 help:
-	@echo "make demo | test | build | check | bench | image IMAGE=mini|debian|mpi | install PREFIX=$(PREFIX) | clean"
+	@echo "make demo | test | build | check | bench | image IMAGE=mini|debian|debian-disk|mpi | install PREFIX=$(PREFIX) | clean"
 
 # Debian packages by name; asks apt only for what is missing.
 setup:
@@ -49,6 +49,7 @@ image: build
 images: build
 	@images/build mini $(SNOWFORK_STATE)/images/mini
 	@images/build debian $(SNOWFORK_STATE)/images/debian
+	@images/build debian-disk $(SNOWFORK_STATE)/images/debian-disk
 
 demo: build
 	@images/build mini $(SNOWFORK_STATE)/images/mini

@@ -32,7 +32,7 @@ let package = Package(
     .executableTarget(
       name: "sfctl",
       dependencies: [
-        "Wire", "LinuxSystem", "Hypervisor",
+        "Wire", "LinuxSystem", "Hypervisor", "CloneNetwork",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: strict),
     .executableTarget(name: "sfd", dependencies: ["Fork", "LinuxSystem"], swiftSettings: strict),

@@ -5,7 +5,7 @@ import Synchronization
 
 /// The files of disks on this host, below `$SNOWFORK_STATE/disks`:
 ///
-///     layer/ID      a file that a VM writes, or wrote until a fork; or a link to what the user named
+///     layer/ID      a file that a VM writes, or wrote until a fork; or a link to what the user named or an image has
 ///     cache/ID      what has come of another host's layer so far, qcow2
 ///     served/ID     a link to a layer that other hosts may read: whoever knows the ID
 ///     empty/BYTES   an empty file of that virtual size, to be copied
@@ -35,29 +35,39 @@ public final class LayerStore: Sendable {
     }
   }
 
-  /// A file for a QEMU to write over what it lacks: empty, of that virtual size. Answers its id.
+  /// A file for a QEMU to write over what it lacks: empty, of that virtual size. Answers its id. On failure nothing of it
+  /// is left.
   public func create(virtualBytes: UInt64) throws -> String {
     let id = DiskLayer.newID()
-    let empty = "\(directory)/empty/\(virtualBytes)"
-    if !FileManager.default.fileExists(atPath: empty) {
-      // A cluster's parts of 4 KiB are written one by one: what a guest overwrites whole is never read from below.
-      let scratch = "\(empty).\(id)"
-      try ImageTool.create(scratch, options: "extended_l2=on,cluster_size=128k", virtualBytes: virtualBytes)
-      try systemCall("rename", subject: empty) { rename(scratch, empty) }
-    }
     let path = layerPath(id)
-    try FileManager.default.copyItem(atPath: empty, toPath: path)
-    guard let user = getpwnam(owner) else {
-      throw DiskError("there is no user \(owner); is libvirt installed?")
+    let scratch = "\(directory)/empty/\(id)"
+    do {
+      let empty = "\(directory)/empty/\(virtualBytes)"
+      if !FileManager.default.fileExists(atPath: empty) {
+        // A cluster's parts of 4 KiB are written one by one: what a guest overwrites whole is never read from below.
+        try ImageTool.create(
+          scratch, options: "extended_l2=on,cluster_size=128k", virtualBytes: virtualBytes)
+        try systemCall("rename", subject: empty) { rename(scratch, empty) }
+      }
+      try FileManager.default.copyItem(atPath: empty, toPath: path)
+      guard let user = getpwnam(owner) else {
+        throw DiskError("there is no user \(owner); is libvirt installed?")
+      }
+      let (uid, gid) = (user.pointee.pw_uid, user.pointee.pw_gid)
+      try systemCall("chmod", subject: path) { chmod(path, 0o600) }
+      try systemCall("chown", subject: path) { chown(path, uid, gid) }
+      return id
+    } catch {
+      for file in [scratch, path] { unlink(file) }
+      throw DiskError.making(in: directory, error)
     }
-    let (uid, gid) = (user.pointee.pw_uid, user.pointee.pw_gid)
-    try systemCall("chmod", subject: path) { chmod(path, 0o600) }
-    try systemCall("chown", subject: path) { chown(path, uid, gid) }
-    return id
   }
 
-  /// A file of the user's as a layer, which nobody may write from now on.
-  public func adopt(_ path: String, host: String) throws -> (layer: DiskLayer, virtualBytes: UInt64) {
+  /// A file as a layer, which nobody may write from now on. `isKept`: it may be removed, or another put in its place, and
+  /// the layer stays what it is; what comes with an image is.
+  public func adopt(
+    _ path: String, host: String, isKept: Bool = false
+  ) throws -> (layer: DiskLayer, virtualBytes: UInt64) {
     let image = try ImageTool.info(path)
     guard let format = DiskLayer.Format(rawValue: image.format) else {
       throw DiskError("\(path) is in format \(image.format); qcow2 and raw are known")
@@ -66,8 +76,24 @@ public final class LayerStore: Sendable {
       throw DiskError("\(path) has the backing file \(backing); flatten it with qemu-img convert")
     }
     let id = DiskLayer.newID()
-    try systemCall("symlink", subject: layerPath(id)) { symlink(path, layerPath(id)) }
+    if isKept {
+      try keep(path, as: layerPath(id))
+    } else {
+      try systemCall("symlink", subject: layerPath(id)) { symlink(path, layerPath(id)) }
+    }
     return (DiskLayer(id: id, format: format, host: host), image.virtualSize)
+  }
+
+  /// By another name for the same file; on another file system by a copy.
+  private func keep(_ path: String, as layer: String) throws {
+    if link(path, layer) == 0 { return }
+    guard errno == EXDEV || errno == EMLINK else {
+      throw SystemError("link", subject: layer, errno: errno)
+    }
+    do { try FileManager.default.copyItem(atPath: path, toPath: layer) } catch {
+      unlink(layer)
+      throw DiskError.making(in: directory, error)
+    }
   }
 
   /// Lets whoever knows its id read the layer from another host.
@@ -77,7 +103,7 @@ public final class LayerStore: Sendable {
     if symlink(file, link) != 0, errno != EEXIST { throw SystemError("symlink", subject: link, errno: errno) }
   }
 
-  /// What a file of this host takes on its disk; 0 of what the user named.
+  /// What a file of this host takes on its disk; 0 of what the user or an image has.
   public func layerBytes(_ id: String) -> UInt64 { Self.allocatedBytes(layerPath(id)) }
 
   /// What has come of another host's layer.
@@ -85,7 +111,9 @@ public final class LayerStore: Sendable {
 
   private static func allocatedBytes(_ path: String) -> UInt64 {
     var status = stat()
-    guard lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { return 0 }
+    guard lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFREG, status.st_nlink == 1 else {
+      return 0
+    }
     return UInt64(status.st_blocks) * 512
   }
 

@@ -123,8 +123,13 @@ extension StorageDaemon {
         guard case .int(let bytes)? = image?["virtual-size"] else {
           throw DiskError("the size of a layer on \(layer.host) is not known")
         }
-        try ImageTool.create(cache + ".new", options: "cluster_size=64k", virtualBytes: UInt64(bytes))
-        try systemCall("rename", subject: cache) { rename(cache + ".new", cache) }
+        do {
+          try ImageTool.create(cache + ".new", options: "cluster_size=64k", virtualBytes: UInt64(bytes))
+          try systemCall("rename", subject: cache) { rename(cache + ".new", cache) }
+        } catch {
+          unlink(cache + ".new")
+          throw DiskError.making(in: store.directory, error)
+        }
       }
       // Not within the layer's own options: those say that it is read only, and this is not.
       try monitor.run(

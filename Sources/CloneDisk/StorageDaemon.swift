@@ -64,7 +64,7 @@ public final class StorageDaemon: Sendable {
   let store: LayerStore
   private let ownHost: String
   private let log: Logger
-  private let state = Mutex(State())
+  let state = Mutex(State())
 
   struct State {
     var monitor: Monitor?
@@ -72,6 +72,9 @@ public final class StorageDaemon: Sendable {
     /// Layers that have nodes, by id.
     var open: Set<String> = []
     var sources: [String: Source] = [:]
+    /// Whether what comes of other hosts' layers is kept, and those of which it is not.
+    var isKeeping = true
+    var passing: Set<String> = []
   }
 
   public var exportsSocket: String { paths.exports }
@@ -99,12 +102,14 @@ public final class StorageDaemon: Sendable {
     }
   }
 
-  /// One that has died is replaced, if anybody needs it.
+  /// One that has died is replaced, if anybody needs it. To be called again and again, also after it has thrown.
   public func replaceIfGone() throws {
     try state.withLock { state in
-      guard let monitor = state.monitor, monitor.isGone else { return }
-      log.error("the storage daemon has died; starting another")
-      state.monitor = nil
+      if let monitor = state.monitor {
+        guard monitor.isGone else { return }
+        log.error("the storage daemon has died; starting another")
+        state.monitor = nil
+      }
       if !state.exports.isEmpty { _ = try running(&state) }
     }
   }
@@ -132,6 +137,7 @@ public final class StorageDaemon: Sendable {
         try point(export, monitor)
       }
       state.exports[name] = export
+      if !state.isKeeping { try again(&state) { state, monitor in try passOrKeep(&state, monitor) } }
     }
   }
 
@@ -199,6 +205,7 @@ public final class StorageDaemon: Sendable {
       // Each stands on those below it.
       while let gone = state.open.subtracting(used).first(where: { (try? delete($0, monitor)) != nil }) {
         state.open.remove(gone)
+        state.passing.remove(gone)
       }
     }
   }
@@ -206,7 +213,7 @@ public final class StorageDaemon: Sendable {
   // MARK: the daemon
 
   /// Runs the commands; once more with a successor if the daemon dies of them or is dead.
-  private func again(_ state: inout State, _ body: (inout State, Monitor) throws -> Void) throws {
+  func again(_ state: inout State, _ body: (inout State, Monitor) throws -> Void) throws {
     let monitor = try running(&state)
     do {
       try body(&state, monitor)
@@ -231,8 +238,10 @@ public final class StorageDaemon: Sendable {
     }
     state.monitor = monitor
     state.open = try openLayers(monitor)
+    state.passing = []
     try removeUnknown(state, monitor)
     for export in state.exports.values { try make(export, &state, monitor) }
+    if !state.isKeeping { try passOrKeep(&state, monitor) }
     return monitor
   }
 

@@ -208,6 +208,7 @@ extension ForkService {
   func handle(_ event: MachineEvent) async {
     switch event {
     case .ended(let name, let cause): await machineEnded(name, cause: cause)
+    case .diskFailed(let name, let fault): await diskFailed(name, fault)
     }
   }
 }

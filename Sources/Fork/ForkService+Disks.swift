@@ -9,6 +9,8 @@ extension ForkService {
   enum DiskRequest: Sendable {
     case empty(virtualBytes: UInt64)
     case copy(of: String)
+    /// The root file system of an image, which may be made anew while the VM lives.
+    case root(of: String)
   }
 
   static let diskLimit = 16
@@ -30,13 +32,16 @@ extension ForkService {
           case .empty(let bytes):
             return VMDisk(
               virtualBytes: bytes, active: try store.create(virtualBytes: bytes), export: nil, base: [])
-          case .copy(let path):
-            let (layer, bytes) = try store.adopt(path, host: host)
+          case .copy(let path), .root(let path):
+            let isRoot = if case .root = request { true } else { false }
+            let (layer, bytes) = try store.adopt(path, host: host, isKept: isRoot)
             return VMDisk(
               virtualBytes: bytes, active: try store.create(virtualBytes: bytes), export: DiskLayer.newID(),
               base: [layer])
           }
         }
+      } catch let error as DiskError where error.isNoRoom {
+        throw Self.noRoom(what, store, host)
       } catch {
         throw ForkError(.failed, "\(what): its disk can not be made: \(error). Check --disk.")
       }
@@ -44,13 +49,22 @@ extension ForkService {
   }
 
   /// A slot's disks read as zeros until it becomes a clone; it does not run before.
-  func makeSlotDisks(_ sizes: [UInt64]) async throws -> [VMDisk]? {
+  func makeSlotDisks(_ sizes: [UInt64], of name: String) async throws -> [VMDisk]? {
     if sizes.isEmpty { return nil }
-    let store = disks.store
+    let files = try await emptyFiles(sizes, for: "cannot make clone \(name)")
+    return zip(sizes, files).map {
+      VMDisk(virtualBytes: $0, active: $1, export: DiskLayer.newID(), base: [])
+    }
+  }
+
+  /// Files of these sizes for a VM to write.
+  private func emptyFiles(_ sizes: [UInt64], for what: String) async throws -> [String] {
+    let (store, host) = (disks.store, await cluster.host)
     return try await workers.run {
-      try sizes.map {
-        VMDisk(
-          virtualBytes: $0, active: try store.create(virtualBytes: $0), export: DiskLayer.newID(), base: [])
+      do {
+        return try sizes.map { try store.create(virtualBytes: $0) }
+      } catch let error as DiskError where error.isNoRoom {
+        throw Self.noRoom(what, store, host)
       }
     }
   }
@@ -81,20 +95,20 @@ extension ForkService {
   /// Files for the VM to write to from its next freeze on. They are recorded before they are used.
   func prepareTurns(of name: String) async throws -> [DiskTurn] {
     guard let known = guests[name]?.record.disks else { return [] }
-    let store = disks.store
     for disk in known where disk.frozen.count + disk.base.count >= Self.layerLimit {
       throw ForkError(
         .refused,
         "cannot fork \(name): its disk has \(disk.frozen.count + disk.base.count) layers. Start it anew from a copy."
       )
     }
-    let files = try await workers.run {
-      try known.map { try $0.next ?? store.create(virtualBytes: $0.virtualBytes) }
+    var files = known.map(\.next)
+    for index in files.indices where files[index] == nil {
+      files[index] = try await emptyFiles([known[index].virtualBytes], for: "cannot fork \(name)").first
     }
     for (index, file) in files.enumerated() { guests[name]?.record.disks?[index].next = file }
     await save(name)
-    return files.enumerated().map { index, file in
-      DiskTurn(index: index, path: store.layerPath(file), node: "d" + file)
+    return files.compactMap(\.self).enumerated().map { index, file in
+      DiskTurn(index: index, path: disks.store.layerPath(file), node: "d" + file)
     }
   }
 

@@ -27,6 +27,7 @@ extension ForkService {
   /// Replaces a storage daemon that has died, and takes away what nobody needs, as long as this daemon lives.
   func tendDisks() async {
     let disks = disks
+    var told = ""
     for round in 0... {
       do {
         try await Task.sleep(for: .milliseconds(500))
@@ -34,13 +35,29 @@ extension ForkService {
           try disks.daemon.replaceIfGone()
           try disks.server.replaceIfGone()
         }
+        try await tendRoom()
+        told = ""
       } catch is CancellationError {
         return
       } catch {
-        log.error("VMs can not read their disks: \(error)")
+        // It is tried again and again.
+        if "\(error)" != told { log.error("VMs can not read their disks: \(error)") }
+        told = "\(error)"
       }
       if round.isMultiple(of: 10) { await sweepLayers() }
       await mergeLayers()
+    }
+  }
+
+  private func tendRoom() async throws {
+    let disks = disks
+    switch try await workers.run({ try disks.daemon.tend(freeBytes: disks.store.freeBytes) }) {
+    case false?:
+      log.warning(
+        "there is no room in \(disks.store.directory): what clones read from other hosts is fetched each time. Free some."
+      )
+    case true?: log.notice("there is room in \(disks.store.directory) again")
+    case nil: break
     }
   }
 

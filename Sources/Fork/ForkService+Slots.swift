@@ -72,7 +72,8 @@ extension ForkService {
     do {
       guard var record = guests[name]?.record else { throw CancellationError() }
       if record.disks == nil {
-        record.disks = try await makeSlotDisks(record.ticket.flatMap { tickets[$0]?.diskBytes } ?? [])
+        let sizes = record.ticket.flatMap { tickets[$0]?.diskBytes } ?? []
+        record.disks = try await makeSlotDisks(sizes, of: name)
         guests[name]?.record.disks = record.disks
       }
       try await launch(record, what: "cannot start slot \(name)")

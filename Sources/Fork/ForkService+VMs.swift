@@ -49,8 +49,9 @@ extension ForkService {
     guests[record.name] = Guest(record: record)
     await save(record.name)
     do {
-      if !request.disks.isEmpty {
-        record.disks = try await makeDisks(request.disks, what: what)
+      let disks = (image.rootDisk.map { [.root(of: $0)] } ?? []) + request.disks
+      if !disks.isEmpty {
+        record.disks = try await makeDisks(disks, what: what)
         guests[record.name]?.record.disks = record.disks
         await save(record.name)
       }
@@ -229,10 +230,13 @@ struct GuestImage: Sendable {
   var initrdPath: String
   var commandLine: String
   var minimumMemoryBytes: UInt64
+  /// Of an image whose root file system is on a disk.
+  var rootDisk: String?
 
   private struct File: Decodable {
     var commandLine: String
     var minimumMemoryBytes: UInt64
+    var rootDisk: String?
   }
 
   static func read(_ directory: String, what: String) throws(ForkError) -> GuestImage {
@@ -255,8 +259,10 @@ struct GuestImage: Sendable {
     let image = GuestImage(
       name: (directory as NSString).lastPathComponent, kernelPath: directory + "/vmlinuz",
       initrdPath: directory + "/initrd",
-      commandLine: file.commandLine, minimumMemoryBytes: file.minimumMemoryBytes)
-    for path in [image.kernelPath, image.initrdPath] where !FileManager.default.fileExists(atPath: path) {
+      commandLine: file.commandLine, minimumMemoryBytes: file.minimumMemoryBytes,
+      rootDisk: file.rootDisk.map { "\(directory)/\(($0 as NSString).lastPathComponent)" })
+    let files = [image.kernelPath, image.initrdPath] + [image.rootDisk].compactMap(\.self)
+    for path in files where !FileManager.default.fileExists(atPath: path) {
       throw ForkError(.failed, "\(what): \(path) is missing. Make the image again.")
     }
     return image

@@ -28,6 +28,9 @@ public protocol Hypervisor: AnyObject, Sendable {
   /// The files of each of the machine's disks, from the one that is written to down.
   func diskFiles(_ name: String) throws(HypervisorError) -> [[String]]
 
+  /// Which of the machine's disks that node is written to for, in the numbers of `diskFiles`; nil: none any more.
+  func disk(of name: String, atNode node: String) throws(HypervisorError) -> Int?
+
   /// Writes what the file `upper` of a disk has into `lower`, the one below it, and takes `upper` out of the disk. Nobody
   /// else may read `lower`. False: it was called off by `stopMerging` and nothing has changed for the guest.
   func merge(_ name: String, disk: Int, upper: String, lower: String) throws(HypervisorError) -> Bool
@@ -48,7 +51,7 @@ public protocol Hypervisor: AnyObject, Sendable {
   /// Ends it at once. Not an error if it does not exist. On return no domain, process or file of it is left.
   func destroy(_ name: String) throws(HypervisorError)
 
-  /// Ends of machines, from libvirt's lifecycle events. One consumer.
+  /// Ends of machines and faults of their disks, as libvirt tells them. One consumer.
   var events: AsyncStream<MachineEvent> { get }
 }
 
@@ -209,4 +212,20 @@ public struct ActivateTimes: Sendable {
 public enum MachineEvent: Sendable {
   public enum Cause: String, Sendable { case shutdown, destroyed, crashed, failed }
   case ended(name: String, cause: Cause)
+  /// The guest was told of an I/O error. The same fault of a machine is told again after a minute at the soonest.
+  case diskFailed(name: String, DiskFault)
+}
+
+/// Why a request of a guest to a disk has failed.
+public struct DiskFault: Sendable, Hashable {
+  /// Where the request went in QEMU.
+  public var node: String
+  public var isWrite: Bool
+  /// In the words of strerror(3).
+  public var reason: String
+  public init(node: String, isWrite: Bool, reason: String) {
+    self.node = node
+    self.isWrite = isWrite
+    self.reason = reason
+  }
 }

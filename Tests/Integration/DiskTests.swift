@@ -134,32 +134,3 @@ struct DiskTests {
     try FileManager.default.contentsOfDirectory(atPath: host.state + "/disks/layer")
   }
 }
-
-/// A host whose file system for disks is small.
-@Suite("Full disks", .serialized, .ownHost)
-struct FullDiskTests {
-  @Test("A host's disk is full: the guest is told, and what was written before is right, there and elsewhere")
-  func full() throws {
-    let host = try #require(TestHost.here)
-    let directory = host.state + "/disks"
-    try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
-    #expect(mount("none", directory, "tmpfs", 0, "size=32m,mode=711") == 0)
-    defer {
-      _ = try? host.sfctl("daemon", "stop", "--destroy-vms")
-      #expect(eventually { umount(directory) == 0 })
-    }
-    try host.device(disk: "256M")
-    try host.inside("dev", "sh", "-c", DiskTests.scribble)
-    let right = try host.inside("dev", "sh", "-c", DiskTests.sum)
-    try host.withFork(clones: 1) { _ in
-      let write = "dd if=/dev/urandom of=/dev/vda bs=1M seek=64 count=64 conv=notrunc,fsync"
-      let outcome = try host.sfctl("exec", "dev.1", "--", "sh", "-c", write)
-      #expect(outcome.status != 0 && outcome.error.contains("error"), "\(outcome.error)")
-      #expect(try host.inside("dev.1", "sh", "-c", DiskTests.sum) == right)
-      #expect(try host.inside("dev", "sh", "-c", DiskTests.sum) == right)
-      // No room for another clone's disk.
-      let fork = try host.sfctl("fork", "dev", "-n", "1")
-      #expect(fork.status == 1 && fork.error.contains("No space left"), "\(fork.error)")
-    }
-  }
-}

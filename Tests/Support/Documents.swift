@@ -38,6 +38,7 @@ public struct VMDocument: Decodable, Sendable {
   public var privateBytes: Int
   public var ip: String
   public var mac: String
+  public var reason: String
 }
 
 public struct VMList: Decodable, Sendable {

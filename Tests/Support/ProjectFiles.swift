@@ -14,10 +14,10 @@ public enum ProjectFiles {
     return directory.path
   }()
 
-  /// The images of tests, by name: `mini` and `debian` as `make images` left them; `mini-tests`, `mini-liar` and
+  /// The images of tests, by name: `mini`, `debian` and `debian-disk` as `make images` left them; `mini-tests`, `mini-liar` and
   /// `mpi-tests`, with the programs of Tests/Integration/guest, are made here when they are first asked for.
   public static func image(_ name: String) throws -> String {
-    if name == "mini" || name == "debian" { return builtImages + "/" + name }
+    if ["mini", "debian", "debian-disk"].contains(name) { return builtImages + "/" + name }
     try (name == "mpi-tests" ? mpiImage : testImages).get()
     return testImageDirectory + "/" + name
   }

@@ -16,7 +16,7 @@ public final class TestHost: Sendable {
     for path in [run, state + "/images", directory + "/scratch"] {
       try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
     }
-    for image in ["mini", "debian"] {
+    for image in ["mini", "debian", "debian-disk"] {
       try FileManager.default.createSymbolicLink(
         atPath: state + "/images/" + image, withDestinationPath: try ProjectFiles.image(image))
     }

@@ -8,10 +8,11 @@ enum Init {
 
   static var isInit: Bool { getpid() == 1 }
 
-  static func start() {
+  static func start() throws(SystemError) {
     mountAll()
     openConsole()
     loadModules()
+    if let device = RootDisk.device { try RootDisk.enter(device) }
     cguest_set_interface_up("lo", 1)
     if let name = readText("/etc/hostname"), !isNamed { sethostname(name, name.utf8.count) }
     setEnvironment()

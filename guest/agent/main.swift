@@ -19,9 +19,9 @@ func mapAllPages() {
 }
 
 signal(SIGPIPE, SIG_IGN)
-if Init.isInit { Init.start() }
 
 do {
+  if Init.isInit { try Init.start() }
   guard let path = waitForPort(seconds: 30) else {
     throw SystemError("no virtio-serial port \(HostPort.name)", ENODEV)
   }

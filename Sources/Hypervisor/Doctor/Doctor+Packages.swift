@@ -41,6 +41,31 @@ extension Doctor {
         remedy: "apt-get install libvirt-daemon-system")
   }
 
+  /// What disks of VMs need beside QEMU itself.
+  static func diskPrograms() -> [Finding] {
+    [
+      program(
+        "qemu-storage-daemon", at: "/usr/bin/qemu-storage-daemon", package: "qemu-system-common",
+        without: "disks of VMs can not begin as a file, and VMs that have disks not be forked"),
+      program("qemu-img", at: "/usr/bin/qemu-img", package: "qemu-utils", without: "VMs can have no disks"),
+      program(
+        "nbdkit", at: "/usr/bin/nbdkit", package: "nbdkit",
+        without: "VMs that have disks can not be forked onto other hosts"),
+    ]
+  }
+
+  /// A program of a Debian package, without which something can not be done.
+  package static func program(
+    _ id: String, at path: String, package: String, without loss: String
+  ) -> Finding {
+    guard let version = firstLine(of: "\(path) --version") else {
+      return Finding(
+        id: id, status: .warning, detail: "\(path) is missing, or does not start: \(loss).",
+        remedy: "apt-get install \(package)")
+    }
+    return Finding(id: id, status: .ok, detail: "\(version).")
+  }
+
   /// The first line that a shell command of ours prints; nil if it prints none.
   private static func firstLine(of command: String) -> String? {
     guard let pipe = popen("\(command) 2>/dev/null", "r") else { return nil }

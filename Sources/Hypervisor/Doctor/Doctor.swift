@@ -11,7 +11,9 @@ public struct Doctor {
   /// Every probe's finding, what is needed first at first.
   public func examine() -> [Finding] {
     [Self.privilege(), Self.qemu(), Self.libvirt(), Self.unprivilegedUser(), Self.accelerator()]
-      + Self.kernelFeatures() + [memoryFileSystem(), Self.hugePages(), Self.memory(), Self.processorLimit()]
+      + Self.diskPrograms() + [Self.tun()] + Self.kernelFeatures() + [
+        memoryFileSystem(), Self.hugePages(), Self.memory(), Self.processorLimit(),
+      ]
   }
 
   private static func privilege() -> Finding {

@@ -11,6 +11,7 @@ final class LibvirtConnection: @unchecked Sendable {
   /// Machines whose QEMU we have killed: to libvirt, if it notices by itself, that is a failure.
   let destroyed = MachineNames()
   let events: AsyncStream<MachineEvent>
+  private let faults = DiskFaultFilter()
   private let eventsContinuation: AsyncStream<MachineEvent>.Continuation
 
   /// `log`: where libvirt may write its errors; nil: nowhere.
@@ -43,12 +44,14 @@ final class LibvirtConnection: @unchecked Sendable {
       pointer, nil, nil,
       { _, domain, name, seconds, microseconds, details, opaque in
         let connection = Unmanaged<LibvirtConnection>.fromOpaque(opaque!).takeUnretainedValue()
-        guard
-          let event = MonitorEvent(
-            name: String(cString: name!), seconds: seconds, microseconds: microseconds,
-            details: details.map { String(cString: $0) } ?? "")
-        else { return }
-        connection.mailboxes.post(event, to: String(cString: virDomainGetName(domain)))
+        let (name, details) = (String(cString: name!), details.map { String(cString: $0) } ?? "")
+        if name == "BLOCK_IO_ERROR" {
+          connection.diskFailed(domain!, details)
+        } else if let event = MonitorEvent(
+          name: name, seconds: seconds, microseconds: microseconds, details: details)
+        {
+          connection.mailboxes.post(event, to: String(cString: virDomainGetName(domain)))
+        }
       }, opaque, nil, 0)
     guard lifecycleID >= 0, monitorID >= 0 else { throw .last("registering for libvirt's events") }
   }
@@ -73,9 +76,16 @@ final class LibvirtConnection: @unchecked Sendable {
     return error
   }
 
+  private func diskFailed(_ domain: virDomainPtr, _ details: String) {
+    let name = String(cString: virDomainGetName(domain))
+    guard let fault = DiskFault(event: details), faults.passes(fault, of: name) else { return }
+    eventsContinuation.yield(.diskFailed(name: name, fault))
+  }
+
   private func lifecycle(_ domain: virDomainPtr, event: CInt, detail: CInt) {
     guard event == CInt(VIR_DOMAIN_EVENT_STOPPED.rawValue) else { return }
     let name = String(cString: virDomainGetName(domain))
+    faults.forget(name)
     var now = timespec()
     clock_gettime(CLOCK_REALTIME, &now)
     mailboxes.post(MonitorEvent(ended: Int64(now.tv_sec) * 1_000_000 + Int64(now.tv_nsec) / 1000), to: name)

@@ -10,6 +10,12 @@ extension LibvirtHypervisor {
       \.files)
   }
 
+  public func disk(of name: String, atNode node: String) throws(HypervisorError) -> Int? {
+    let operation = "looking for a disk"
+    return try disks(of: Domain(name, of: connection, operation: operation), operation: operation)
+      .firstIndex { $0.node == node }
+  }
+
   public func merge(
     _ name: String, disk index: Int, upper: String, lower: String
   ) throws(HypervisorError) -> Bool {

@@ -1,4 +1,5 @@
 import ArgumentParser
+import CloneNetwork
 import Hypervisor
 import LinuxSystem
 import Wire
@@ -15,12 +16,25 @@ struct DoctorCommand: AsyncParsableCommand {
     let findings = try await ProgressLine.during("examining this machine") { _ in
       // The probes read files and may boot a VM for a moment: they block.
       try await WorkerThreads(name: "doctor", limit: 1).run {
-        Doctor(memoryDirectory: RuntimePaths.fromEnvironment().run + "/mem").examine() + Self.installation()
+        Doctor(memoryDirectory: RuntimePaths.fromEnvironment().run + "/mem").examine() + [Self.filter()]
+          + Self.installation()
       }
     }
     let document = DoctorDocument(findings: findings)
     try output.show(document, text: document.text)
     if !document.ready { throw ExitCode(ExitStatus.failed.rawValue) }
+  }
+
+  /// Opened and read as sfd does, and not changed.
+  private static func filter() -> Finding {
+    do throws(NetworkError) {
+      _ = try HostNetwork()
+      return Finding(id: "nf-tables", status: .ok, detail: "The kernel has nf_tables, for filters of VMs.")
+    } catch {
+      return Finding(
+        id: "nf-tables", status: .warning, detail: "VMs can have no network: \(error.cause).",
+        remedy: error.remedy.isEmpty ? "modprobe nf_tables, or start VMs with --no-network." : error.remedy)
+    }
   }
 
   /// What belongs to snowfork itself.

@@ -6,7 +6,7 @@ struct ImageBuildCommand: AsyncParsableCommand {
     commandName: "build", abstract: "Build an image by its recipe; nothing is done where it is up to date.",
     discussion: "EXAMPLE: sfctl image build debian")
 
-  @Argument(help: "The recipe: mini, debian or mpi.") var name: String
+  @Argument(help: "The recipe: mini, debian, debian-disk or mpi.") var name: String
   @OptionGroup var output: OutputOptions
 
   func validate() throws {

@@ -8,7 +8,7 @@ struct VMStartCommand: AsyncParsableCommand {
     discussion: "EXAMPLE: sfctl vm start dev --image debian --memory 1G --vcpus 2")
 
   @Argument(help: "The VM's name.") var name: String
-  @Option(help: "mini, debian, or a directory that holds an image.") var image = "mini"
+  @Option(help: "mini, debian, debian-disk, mpi, or a directory that holds an image.") var image = "mini"
   @Option(help: "RAM: 256M, 1G, or bytes.") var memory = MemorySize(argument: "256M")!
   @Option(help: "Virtual CPUs.") var vcpus: UInt32 = 1
   @Option(

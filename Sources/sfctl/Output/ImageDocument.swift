@@ -1,7 +1,7 @@
 import Foundation
 import Wire
 
-/// A directory with an image: `image.json`, `vmlinuz`, `initrd`.
+/// A directory with an image: `image.json`, `vmlinuz`, `initrd`, and `disk.qcow2` if its root file system is on a disk.
 struct ImageDirectory {
   var path: String
 
@@ -32,7 +32,7 @@ struct ImageDocument: Encodable {
   var directory: String
   var kernel: String
   var minimumMemoryBytes: UInt64
-  /// Of kernel and initial RAM file system together.
+  /// Of kernel, initial RAM file system and root disk together.
   var sizeBytes: UInt64
 
   /// What the recipe wrote into `image.json`, as far as it is shown.
@@ -56,7 +56,7 @@ struct ImageDocument: Encodable {
         "cannot read \(image.path)/image.json: \(error.localizedDescription). Build the image again.")
     }
     directory = image.path
-    sizeBytes = ["vmlinuz", "initrd"].reduce(0) { sum, file in
+    sizeBytes = ["vmlinuz", "initrd", "disk.qcow2"].reduce(0) { sum, file in
       let attributes = try? FileManager.default.attributesOfItem(atPath: image.path + "/" + file)
       return sum + ((attributes?[.size] as? NSNumber)?.uint64Value ?? 0)
     }

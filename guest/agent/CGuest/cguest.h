@@ -12,6 +12,7 @@
 #include <sys/reboot.h>
 #include <sys/signalfd.h>
 #include <sys/utsname.h>
+#include <sys/vfs.h>
 
 /* finit_module(2), without parameters. Linux 3.8. 0 also if the module is already there. */
 int cguest_load_module(int fd);
