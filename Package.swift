@@ -42,7 +42,8 @@ let package = Package(
     .target(
       name: "Fork",
       dependencies: [
-        "Descriptor", "Memtap", "CloneDisk", "CloneNetwork", "Hypervisor", "Wire", "GuestWire", "GuestMemory", "LinuxSystem",
+        "Descriptor", "Memtap", "CloneDisk", "CloneNetwork", "Hypervisor", "Wire", "GuestWire", "GuestMemory",
+        "LinuxSystem",
         .product(name: "GRDB", package: "GRDB.swift"),
         .product(name: "Crypto", package: "swift-crypto"),
         .product(name: "Logging", package: "swift-log"),
