@@ -222,11 +222,19 @@ struct NetworkTests {
     }
     // 24 MiB from host to host arrive whole.
     try host.inside(
-      "dev", "sh", "-c", "rm -f /tmp/sum; (nc -l -p 5000 | sha256sum >/tmp/sum) </dev/null >/dev/null 2>&1 &")
-    let sum = try host.inside(
-      "dev.4", "sh", "-c",
-      "head -c 25165824 /dev/urandom >/tmp/data; sleep 1; nc -w 3 dev 5000 </tmp/data; sha256sum </tmp/data")
-    #expect(try eventually { try host.inside("dev", "cat", "/tmp/sum") == sum }, "\(sum)")
+      "dev", "sh", "-c", "(sf-net take 5000 2>/tmp/taking | sha256sum >/tmp/sum) </dev/null >/dev/null 2>&1 &"
+    )
+    #expect(try eventually { try host.inside("dev", "cat", "/tmp/taking") == "taking\n" })
+    let peer = try #require(try host.vm("dev")).ip
+    try host.inside("dev.4", "sh", "-c", "head -c 25165824 /dev/urandom >/tmp/data")
+    try host.inside("dev.4", "sh", "-c", "sf-net send \(peer) 5000 </tmp/data")
+    let sum = try host.inside("dev.4", "sh", "-c", "sha256sum </tmp/data")
+    var said = ""
+    _ = try eventually {
+      said = try host.inside("dev", "cat", "/tmp/sum")
+      return said == sum
+    }
+    #expect(said == sum)
     _ = try host.sfctl("kill", fork.ticket)
     _ = try host.sfctl("join", fork.ticket)
     #expect(try host.sfctl("vm", "destroy", "dev").status == 0)

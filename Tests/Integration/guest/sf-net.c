@@ -4,6 +4,7 @@
  *   sf-net tcp ADDRESS PORT TEXT      says TEXT and prints what is answered; status 1: nothing within 3 s
  *   sf-net udp ADDRESS PORT TEXT
  *   sf-net hold ADDRESS PORT          says numbers on one connection until there is /tmp/stop: "kept", or "lost", why
+ *   sf-net take PORT >FILE            what one connection brings;  sf-net send ADDRESS PORT <FILE  sends it
  *   sf-net spoof MAC ADDRESS OTHER-MAC OTHER-ADDRESS     sends frames to all: its own, and such as are not its own
  *   sf-net watch SECONDS              prints which of those frames come here, a word each
  */
@@ -120,6 +121,30 @@ static int hold(const char *address, const char *port) {
   }
   puts("kept");
   return 0;
+}
+
+static int copy(int from, int to) {
+  static char bytes[65536];
+  for (ssize_t count; (count = read(from, bytes, sizeof bytes)) != 0;)
+    for (ssize_t done = 0, step; done < count || count < 0; done += step)
+      if (count < 0 || (step = write(to, bytes + done, (size_t)(count - done))) < 0) return fail("copy");
+  return 0;
+}
+
+static int take(const char *port) {
+  struct sockaddr_in any = endpoint("0.0.0.0", port);
+  int one = 1, tcp = socket(AF_INET, SOCK_STREAM, 0);
+  setsockopt(tcp, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+  if (bind(tcp, (void *)&any, sizeof any) < 0 || listen(tcp, 1) < 0) return fail("listen");
+  fputs("taking\n", stderr);
+  return copy(accept(tcp, NULL, NULL), 1);
+}
+
+static int send_all(const char *address, const char *port) {
+  struct sockaddr_in to = endpoint(address, port);
+  int tcp = socket(AF_INET, SOCK_STREAM, 0);
+  if (connect(tcp, (void *)&to, sizeof to) < 0) return fail("connect");
+  return copy(0, tcp);
 }
 
 struct frame {
@@ -246,6 +271,8 @@ int main(int argc, char **argv) {
   if (argc == 5 && strcmp(verb, "tcp") == 0) return say(SOCK_STREAM, argv[2], argv[3], argv[4]);
   if (argc == 5 && strcmp(verb, "udp") == 0) return say(SOCK_DGRAM, argv[2], argv[3], argv[4]);
   if (argc == 4 && strcmp(verb, "hold") == 0) return hold(argv[2], argv[3]);
+  if (argc == 3 && strcmp(verb, "take") == 0) return take(argv[2]);
+  if (argc == 4 && strcmp(verb, "send") == 0) return send_all(argv[2], argv[3]);
   if (argc == 6 && strcmp(verb, "spoof") == 0) return spoof(argv + 2);
   if (argc == 3 && strcmp(verb, "watch") == 0) return watch(argv[2]);
   return 99;
