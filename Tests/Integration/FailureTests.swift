@@ -58,9 +58,11 @@ struct FailureTests {
       clones = try host.vms().filter { $0.role == "clone" && $0.state == "running" }
       return clones.count == count
     }
-    let said = try host.sfctl("exec", "dev", "--", "cat", "/tmp/wait.out").text
-    let vms = try host.vms()
-    try #require(clones.count == count, "\(said)\n\(vms)\n\(host.daemonLog.suffix(2000))")
+    var found = ""
+    if clones.count != count {
+      found = try "\(host.sfctl("exec", "dev", "--", "cat", "/tmp/wait.out").text)\n\(host.vms())"
+    }
+    try #require(clones.count == count, "\(found)\n\(host.daemonLog.suffix(2000))")
     return clones.sorted { $0.vmid < $1.vmid }
   }
 

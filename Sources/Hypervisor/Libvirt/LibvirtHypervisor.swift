@@ -55,12 +55,12 @@ public final class LibvirtHypervisor: Hypervisor {
 
   public func start(_ spec: MachineSpec) throws(HypervisorError) -> MachineStatus {
     let operation = "starting"
-    for _ in 0..<6000 where ending.withLock({ $0.contains(spec.name) }) { usleep(10_000) }
+    for _ in 0..<6000 where ending.contains(spec.name) { usleep(10_000) }
     if connection.has(spec.name) {
       throw HypervisorError(
         .nameTaken, operation: operation, machine: spec.name, cause: "a machine of this name exists")
     }
-    connection.destroyed.withLock { _ = $0.remove(spec.name) }
+    connection.destroyed.remove(spec.name)
     let xml = DomainDefinition(spec, accelerator: accelerator.accelerator).xml
     let flags = spec.role == .slot ? VIR_DOMAIN_START_PAUSED.rawValue : VIR_DOMAIN_NONE.rawValue
     guard let pointer = virDomainCreateXML(connection.pointer, xml, flags) else {
@@ -106,7 +106,7 @@ public final class LibvirtHypervisor: Hypervisor {
       CPULimit(machine: name).remove()
     }
     guard connection.has(name) else { return }
-    connection.destroyed.withLock { _ = $0.insert(name) }
+    connection.destroyed.insert(name)
     guard killNow(name) else {
       if let error = connection.destroy(name, seconds: 10) { throw error }
       return
@@ -114,10 +114,10 @@ public final class LibvirtHypervisor: Hypervisor {
     // Its QEMU was started by a process that has died, and is process 1's to collect: libvirt waits for that, seconds
     // or more, but the machine has ended now.
     let (connection, ending) = (connection, ending)
-    ending.withLock { _ = $0.insert(name) }
+    ending.insert(name)
     try? NamedThread("vm-destroy") {
       _ = connection.destroy(name, seconds: 30)
-      ending.withLock { _ = $0.remove(name) }
+      ending.remove(name)
     }.detach()
   }
 
@@ -159,7 +159,7 @@ public final class LibvirtHypervisor: Hypervisor {
 
   /// Waits until libvirt has let go of every machine that was ended, at most 30 s.
   public func settle() {
-    for _ in 0..<3000 where ending.withLock({ !$0.isEmpty }) { usleep(10_000) }
+    for _ in 0..<3000 where !ending.isEmpty { usleep(10_000) }
   }
 
   func processID(of name: String) -> pid_t {
