@@ -115,7 +115,7 @@ extension ForkService {
     return load
   }
 
-  /// `dev.1` for vmid 1 and so on; the next free numbers while an earlier ticket's clones hold those.
+  /// `dev.1` for vmid 1 and so on; the next free numbers while an earlier ticket's clones hold those, or libvirt does.
   private func reserveNames(
     source: CloneSource, ticket: String, count: Int, placements: [Placement], processes: Int
   ) async -> [String] {
@@ -124,7 +124,7 @@ extension ForkService {
     let here = await cluster.host
     let hosts = placements.flatMap { Array(repeating: $0.host, count: $0.count) }
     for (index, host) in hosts.enumerated() {
-      repeat { number += 1 } while guests["\(source.parent).\(number)"] != nil
+      repeat { number += 1 } while !isFree("\(source.parent).\(number)")
       let name = "\(source.parent).\(number)"
       let first = index * processes + 1
       guests[name] = Guest(
@@ -139,6 +139,8 @@ extension ForkService {
     }
     return names
   }
+
+  private func isFree(_ name: String) -> Bool { guests[name] == nil && hypervisor.isFree(name) }
 
   /// vmids have no gaps, also when a slot failed to start.
   private func renumber(_ names: [String], count: Int, processes: Int) {

@@ -55,7 +55,15 @@ public final class LibvirtHypervisor: Hypervisor {
 
   public func start(_ spec: MachineSpec) throws(HypervisorError) -> MachineStatus {
     let operation = "starting"
-    for _ in 0..<6000 where ending.contains(spec.name) { usleep(10_000) }
+    for _ in 0..<6000 {
+      if isFree(spec.name) { break }
+      usleep(10_000)
+    }
+    if !isFree(spec.name) {
+      throw HypervisorError(
+        .nameTaken, operation: operation, machine: spec.name,
+        cause: "an ended machine of this name is still in the process table: process 1 does not collect it")
+    }
     if connection.has(spec.name) {
       throw HypervisorError(
         .nameTaken, operation: operation, machine: spec.name, cause: "a machine of this name exists")
@@ -82,6 +90,8 @@ public final class LibvirtHypervisor: Hypervisor {
     }
     return status(of: domain, role: spec.role)
   }
+
+  public func isFree(_ name: String) -> Bool { !ending.contains(name) }
 
   public func machines() throws(HypervisorError) -> [MachineStatus] {
     var list: UnsafeMutablePointer<virDomainPtr?>?
@@ -116,7 +126,7 @@ public final class LibvirtHypervisor: Hypervisor {
     let (connection, ending) = (connection, ending)
     ending.insert(name)
     try? NamedThread("vm-destroy") {
-      _ = connection.destroy(name, seconds: 30)
+      while connection.destroy(name, seconds: 30) != nil {}
       ending.remove(name)
     }.detach()
   }
