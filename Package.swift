@@ -139,7 +139,8 @@ let package = Package(
     .target(
       name: "Support", path: "Tests/Support", exclude: ["memtap-test-guest"], swiftSettings: strict),
     .testTarget(
-      name: "IntegrationTests", dependencies: ["Support"], path: "Tests/Integration", exclude: ["guest"],
+      name: "IntegrationTests", dependencies: ["Support", "LinuxSystem"], path: "Tests/Integration",
+      exclude: ["guest"],
       swiftSettings: strict),
     .executableTarget(
       name: "bench-fault", dependencies: ["Memtap", "LinuxSystem", "sf-memtap", "memtap-test-guest"],

@@ -6,4 +6,4 @@
 
 int clinux_unshare_mounts(void) { return unshare(CLONE_NEWNS); }
 
-int clinux_become_subreaper(void) { return prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); }
+int clinux_set_subreaper(int on) { return prctl(PR_SET_CHILD_SUBREAPER, on, 0, 0, 0); }

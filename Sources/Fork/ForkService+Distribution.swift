@@ -88,7 +88,7 @@ extension ForkService {
       .with {
         $0.home = home
         $0.snapshot = id
-      }, options: Self.within(.seconds(10)))
+      }, options: .within(.seconds(10)))
   }
 }
 

@@ -4,14 +4,7 @@ import Wire
 
 /// What is on all hosts, for one who asks here.
 extension ForkService {
-  private static let patience = within(.seconds(5))
-
-  /// No call waits for ever: a host may be cut off, or be ending, with the connection still standing.
-  static func within(_ limit: Duration) -> CallOptions {
-    var options = CallOptions.defaults
-    options.timeout = limit
-    return options
-  }
+  private static let patience = CallOptions.within(.seconds(5))
 
   /// Asks each host that is up; one that does not answer is left out.
   private func askOthers<T: Sendable>(

@@ -268,7 +268,7 @@ extension ForkService {
           .with {
             $0.host = host
             $0.ends = ends
-          }, options: Self.within(.seconds(10)))
+          }, options: .within(.seconds(10)))
         await settle(name, of: ticket)
       } catch {
         log.notice("the end of \(name) was not reported to \(home): \(error)")

@@ -132,7 +132,8 @@ extension ForkService {
       cutOff(session, text)
     } catch {
       let error = ForkError.wrap("\(vm)", error)
-      log.notice("a program in \(vm) was refused: \(error.message)")
+      // A guest can have itself refused as often as it likes; what failed is ours.
+      if error.code == .failed { log.notice("what a program in \(vm) asked for failed: \(error.message)") }
       answer(vm, request, .failed(errno: error.errno, message: error.message))
     }
   }

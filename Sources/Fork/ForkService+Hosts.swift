@@ -191,7 +191,7 @@ extension ForkService {
         $0.ticket = ticket
         $0.names = names
         $0.reason = reason
-      }, options: Self.within(.seconds(15)))
+      }, options: .within(.seconds(15)))
   }
 
   /// A clone of ours has ended on its host.

@@ -2,7 +2,7 @@ import Foundation
 
 /// A ticket's slots: paused VMs that wait for a device state.
 extension ForkService {
-  /// `dev.1` for vmid 1 and so on; the next free numbers while an earlier ticket's clones hold those.
+  /// `dev.1` for vmid 1 and so on; the next free numbers while an earlier ticket's clones hold those, or libvirt does.
   func reserveNames(
     source: CloneSource, ticket: String, count: Int, placements: [Placement], processes: Int
   ) async throws -> [String] {
@@ -12,8 +12,7 @@ extension ForkService {
     let turn = "names of \(source.parent)"
     await takeTurn(turn)
     defer { turns.leave(turn) }
-    let free = (1...).lazy.filter { self.guests["\(source.parent).\($0)"] == nil }.prefix(hosts.count)
-    let numbers = Array(free)
+    let numbers = Array((1...).lazy.filter { self.isFree("\(source.parent).\($0)") }.prefix(hosts.count))
     let cards = try await cards(for: source, names: numbers)
     var names: [String] = []
     for (index, host) in hosts.enumerated() {
@@ -31,6 +30,8 @@ extension ForkService {
     }
     return names
   }
+
+  private func isFree(_ name: String) -> Bool { guests[name] == nil && hypervisor.isFree(name) }
 
   /// vmids have no gaps, also when a slot failed to start.
   func renumber(_ names: [String], count: Int, processes: Int) {

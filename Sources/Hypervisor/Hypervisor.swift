@@ -14,6 +14,10 @@ public protocol Hypervisor: AnyObject, Sendable {
   /// `-incoming defer`. On failure nothing of it is left.
   func start(_ spec: MachineSpec) throws(HypervisorError) -> MachineStatus
 
+  /// Whether `start` need not wait until an ended machine of this name is gone from the process table, which is up to
+  /// process 1 if the process that had started it has died.
+  func isFree(_ name: String) -> Bool
+
   /// Every domain of ours (by metadata in its XML), running or not. Used at start to adopt what runs.
   func machines() throws(HypervisorError) -> [MachineStatus]
 

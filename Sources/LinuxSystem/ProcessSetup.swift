@@ -32,7 +32,8 @@ public enum ProcessSetup {
   }
 
   /// From here on, descendants that lose their parent become children of this process, which must wait for them.
-  public static func becomeSubreaper() throws(SystemError) {
-    try systemCall("prctl(PR_SET_CHILD_SUBREAPER)") { clinux_become_subreaper() }
+  /// With false they become the nearest ancestor's that wants them, or process 1's, as before.
+  public static func becomeSubreaper(_ on: Bool = true) throws(SystemError) {
+    try systemCall("prctl(PR_SET_CHILD_SUBREAPER)") { clinux_set_subreaper(on ? 1 : 0) }
   }
 }

@@ -99,9 +99,7 @@ actor Cluster {
   private func hello(_ name: String, timeout: Duration = .seconds(5)) async {
     if peers[name] == nil { peers[name] = Peer() }
     do {
-      var options = CallOptions.defaults
-      options.timeout = timeout
-      let reply = try await greeting(to: name).peer.hello(await helloRequest(), options: options)
+      let reply = try await greeting(to: name).peer.hello(await helloRequest(), options: .within(timeout))
       for member in reply.members { merge(ClusterMember(member)) }
       guard let before = peers[name] else { return }
       let isNew = !before.isUp || before.instance != reply.instance
@@ -186,10 +184,8 @@ actor Cluster {
     var attempt = 1
     while true {
       let connection = try reach(name)
-      var options = CallOptions.defaults
-      options.timeout = timeout
       do {
-        return try await call(connection, options)
+        return try await call(connection, .within(timeout))
       } catch let error as RPCError {
         guard attempt < Self.attempts, error.code == .deadlineExceeded || error.code == .unavailable else {
           throw error

@@ -84,3 +84,12 @@ struct MembersOnly: ServerInterceptor {
     return try await next(request, context)
   }
 }
+
+extension CallOptions {
+  /// No call waits for ever: a host may be cut off, or be ending, with the connection still standing.
+  static func within(_ limit: Duration) -> CallOptions {
+    var options = CallOptions.defaults
+    options.timeout = limit
+    return options
+  }
+}

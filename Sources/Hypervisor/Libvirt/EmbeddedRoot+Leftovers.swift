@@ -10,29 +10,22 @@ extension EmbeddedRoot {
   /// Ends every QEMU with RAM below `memoryDirectory` whose machine `isWanted` denies, and removes libvirt's files of
   /// it. To be called before libvirt is opened.
   func removeLeftovers(memoryDirectory: String, isWanted: (_ name: String) -> Bool) {
-    var names: Set<String> = []
     for pid in Self.processes() {
       guard let name = Self.machine(of: pid, memoryDirectory: memoryDirectory), !isWanted(name) else {
         continue
       }
       kill(pid, SIGKILL)
-      names.insert(name)
     }
     let state = "\(path)/run/qemu"
     for file in Self.entries(of: state)
     where file.hasSuffix(".xml") || file.hasSuffix(".pid") && file != "driver.pid" {
-      let name = String(file.dropLast(4))
-      guard !isWanted(name) else { continue }
-      names.insert(name)
-      unlink("\(state)/\(file)")
+      if !isWanted(String(file.dropLast(4))) { unlink("\(state)/\(file)") }
     }
     for directory in [
       "\(path)/lib/qemu", "\(path)/lib/qemu/channel/target", "\(memoryDirectory)/libvirt/qemu",
     ] {
       for entry in Self.entries(of: directory) {
-        guard let name = Self.machine(ofDirectory: entry), names.contains(name) || !isWanted(name) else {
-          continue
-        }
+        guard let name = Self.machine(ofDirectory: entry), !isWanted(name) else { continue }
         try? FileManager.default.removeItem(atPath: "\(directory)/\(entry)")
       }
     }

@@ -89,8 +89,7 @@ final class LibvirtConnection: @unchecked Sendable {
     var now = timespec()
     clock_gettime(CLOCK_REALTIME, &now)
     mailboxes.post(MonitorEvent(ended: Int64(now.tv_sec) * 1_000_000 + Int64(now.tv_nsec) / 1000), to: name)
-    var isDestroyed = false
-    destroyed.withLock { isDestroyed = $0.remove(name) != nil }
+    let isDestroyed = destroyed.remove(name)
     let cause: MachineEvent.Cause =
       switch virDomainEventStoppedDetailType(UInt32(detail)) {
       case VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN: .shutdown

@@ -55,12 +55,20 @@ public final class LibvirtHypervisor: Hypervisor {
 
   public func start(_ spec: MachineSpec) throws(HypervisorError) -> MachineStatus {
     let operation = "starting"
-    for _ in 0..<6000 where ending.withLock({ $0.contains(spec.name) }) { usleep(10_000) }
+    for _ in 0..<6000 {
+      if isFree(spec.name) { break }
+      usleep(10_000)
+    }
+    if !isFree(spec.name) {
+      throw HypervisorError(
+        .nameTaken, operation: operation, machine: spec.name,
+        cause: "an ended machine of this name is still in the process table: process 1 does not collect it")
+    }
     if connection.has(spec.name) {
       throw HypervisorError(
         .nameTaken, operation: operation, machine: spec.name, cause: "a machine of this name exists")
     }
-    connection.destroyed.withLock { _ = $0.remove(spec.name) }
+    connection.destroyed.remove(spec.name)
     let xml = DomainDefinition(spec, accelerator: accelerator.accelerator).xml
     let hasBacking = spec.disks.contains { $0.backing != nil }
     let flags =
@@ -91,6 +99,8 @@ public final class LibvirtHypervisor: Hypervisor {
     return status(of: domain, role: spec.role)
   }
 
+  public func isFree(_ name: String) -> Bool { !ending.contains(name) }
+
   public func machines() throws(HypervisorError) -> [MachineStatus] {
     var list: UnsafeMutablePointer<virDomainPtr?>?
     let count = virConnectListAllDomains(connection.pointer, &list, 0)
@@ -114,7 +124,7 @@ public final class LibvirtHypervisor: Hypervisor {
       CPULimit(machine: name).remove()
     }
     guard connection.has(name) else { return }
-    connection.destroyed.withLock { _ = $0.insert(name) }
+    connection.destroyed.insert(name)
     guard killNow(name) else {
       if let error = connection.destroy(name, seconds: 10) { throw error }
       return
@@ -122,10 +132,10 @@ public final class LibvirtHypervisor: Hypervisor {
     // Its QEMU was started by a process that has died, and is process 1's to collect: libvirt waits for that, seconds
     // or more, but the machine has ended now.
     let (connection, ending) = (connection, ending)
-    ending.withLock { _ = $0.insert(name) }
+    ending.insert(name)
     try? NamedThread("vm-destroy") {
-      _ = connection.destroy(name, seconds: 30)
-      ending.withLock { _ = $0.remove(name) }
+      while connection.destroy(name, seconds: 30) != nil {}
+      ending.remove(name)
     }.detach()
   }
 
@@ -167,7 +177,7 @@ public final class LibvirtHypervisor: Hypervisor {
 
   /// Waits until libvirt has let go of every machine that was ended, at most 30 s.
   public func settle() {
-    for _ in 0..<3000 where ending.withLock({ !$0.isEmpty }) { usleep(10_000) }
+    for _ in 0..<3000 where !ending.isEmpty { usleep(10_000) }
   }
 
   func processID(of name: String) -> pid_t {

@@ -3,9 +3,11 @@ import Synchronization
 /// Names that several threads add and take away.
 final class MachineNames: Sendable {
   private let names = Mutex<Set<String>>([])
-  func withLock<R>(_ body: (inout Set<String>) -> R) -> R {
-    var result: R?
-    names.withLock { result = body(&$0) }
-    return result!
-  }
+
+  var isEmpty: Bool { names.withLock { $0.isEmpty } }
+  func contains(_ name: String) -> Bool { names.withLock { $0.contains(name) } }
+  func insert(_ name: String) { names.withLock { _ = $0.insert(name) } }
+  /// Whether it was there.
+  @discardableResult
+  func remove(_ name: String) -> Bool { names.withLock { $0.remove(name) != nil } }
 }
