@@ -46,7 +46,9 @@ extension ForkService {
         await forgetSnapshot(id)
       }
     }
-    for id in known where snapshots[id] == nil { await release(id) }
+    let directory = configuration.snapshotDirectory("")
+    let described = (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
+    for id in Set(known).union(described) where snapshots[id] == nil { await forgetSnapshot(id) }
   }
 
   /// Those on other hosts are their daemons' affair: hello tells which are left.

@@ -54,6 +54,18 @@ final class DiskHost {
     return outcome.status == 0 && !outcome.text.contains("read failed") ? true : nil
   }
 
+  /// Kills a process; its sockets are closed when this returns. Its entry stays until its parent collects it.
+  static func end(_ pid: Int32) {
+    kill(pid, SIGKILL)
+    func isDead() -> Bool {
+      guard let threads = try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(pid)/task"),
+        let status = try? String(contentsOfFile: "/proc/\(pid)/status", encoding: .utf8)
+      else { return true }
+      return threads.count == 1 && status.contains("State:\tZ")
+    }
+    while !isDead() { usleep(1000) }
+  }
+
   func pid(of program: String) -> Int32? {
     let entries = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
     return entries.compactMap(Int32.init).first { pid in

@@ -29,16 +29,14 @@ import Testing
     try host.disks.daemon.add(.init(name: "bound", virtualBytes: bytes, layers: [layer]))
     try host.disks.daemon.add(.init(name: "empty", virtualBytes: bytes, layers: []))
     let pid = try #require(host.pid(of: "qemu-storage-daemon"))
-    kill(pid, SIGKILL)
-    while kill(pid, 0) == 0, host.pid(of: "qemu-storage-daemon") == pid { usleep(1000) }
+    DiskHost.end(pid)
     try host.disks.daemon.replaceIfGone()
     #expect(try host.reads("bound", blocks: 0..<Self.blocks) == true)
     #expect(try host.reads("empty", blocks: 0..<1) == true)
     // A call finds out by itself too.
     let second = try #require(host.pid(of: "qemu-storage-daemon"))
     #expect(second != pid)
-    kill(second, SIGKILL)
-    while kill(second, 0) == 0, host.pid(of: "qemu-storage-daemon") == second { usleep(1000) }
+    DiskHost.end(second)
     try host.disks.daemon.bind("empty", to: [layer])
     #expect(try host.reads("empty", blocks: 0..<Self.blocks) == true)
     for name in ["bound", "empty"] { host.disks.daemon.remove(name) }
@@ -76,8 +74,7 @@ import Testing
 
     // What was read is here; what was not comes again when the origin does.
     let server = try #require(origin.pid(of: "nbdkit"))
-    kill(server, SIGKILL)
-    while kill(server, 0) == 0, origin.pid(of: "nbdkit") == server { usleep(1000) }
+    DiskHost.end(server)
     #expect(try here.reads("e", blocks: 0..<Self.blocks / 2) == true)
     // Its port is free a moment after it has ended.
     while (try? origin.disks.server.replaceIfGone()) == nil { usleep(1000) }

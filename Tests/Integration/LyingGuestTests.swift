@@ -20,7 +20,8 @@ struct LyingGuestTests {
     let daemon = try #require(host.pid(of: "sfd"))
     let resident = try residentKiB(daemon)
     try host.device(
-      "liar", image: try host.image("liar-\(lie)", like: "mini-liar", withParameter: "liar=\(lie)"))
+      "liar", image: try host.image("liar-\(lie)", like: "mini-liar", withParameter: "liar=\(lie)"),
+      options: ["--no-network"])
     defer { _ = try? host.sfctl("vm", "destroy", "liar") }
     let before = told().count
     #expect(eventually { told().count > before }, "\(host.daemonLog.suffix(1500))")

@@ -91,8 +91,11 @@ struct NetworkTests {
     "Two families with the same addresses do not hear each other, nor does a host hear them or they a host")
   func apart() throws {
     try host.device("twin")
-    defer { _ = try? host.sfctl("vm", "destroy", "twin") }
-    try host.withFork(clones: 2) { fork in
+    defer {
+      _ = try? host.sfctl("vm", "destroy", "twin")
+      _ = try? host.inside("dev", "killall", "sf-net")
+    }
+    try host.withFork(clones: 2) { _ in
       try host.withFork(of: "twin", clones: 4) { _ in
         for (vm, who) in [("dev", "dev"), ("dev.2", "dev.2"), ("twin", "twin"), ("twin.4", "twin.4")] {
           try begin(vm, "sf-net serve 4000", says: "serving")
@@ -115,7 +118,6 @@ struct NetworkTests {
             .wait()
           #expect(ping.status != 0, "\(ping.text)")
         }
-        _ = fork
       }
     }
   }

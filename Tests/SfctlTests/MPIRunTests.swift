@@ -8,7 +8,8 @@ import Testing
         "mpirun", "-n", "2", "--env", "A=b=c", "dev", "--", "cpi", "-n", "two words")
       #expect(
         outcome.output == "mpiexec.hydra -launcher rsh -launcher-exec /usr/bin/sf-rsh -hosts dev.1 "
-          + "-genv UCX_KEEPALIVE_INTERVAL inf -genv A b=c -n 2 cpi -n two words\n")
+          + "-genv LD_PRELOAD /usr/lib/x86_64-linux-gnu/libsnowflock-mpi.so -genv UCX_ADAPTIVE_PROGRESS n "
+          + "-genv A b=c -n 2 cpi -n two words\n")
       #expect(outcome.error == "sfctl: 1 of 2 clones run: some have more than one rank.\n")
       #expect(outcome.status == 9)
     }

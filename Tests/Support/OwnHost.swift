@@ -18,7 +18,10 @@ public struct OwnHost: SuiteTrait, TestTrait, TestScoping {
   ) async throws {
     guard test.isSuite else {
       try await function()
-      if let host = TestHost.here { try checkAfterTest(host) }
+      if let host = TestHost.here {
+        try checkAfterTest(host)
+        try host.untilNamesAreFree()
+      }
       return
     }
     let host = try TestHost()

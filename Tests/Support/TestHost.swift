@@ -145,6 +145,19 @@ public final class TestHost: Sendable {
     LeftBehind.processes(of: self).first { $0.name == program }?.pid
   }
 
+  /// After a daemon's death libvirt holds the names of dead machines until process 1 has collected their QEMUs. Waits for
+  /// that, so that the next test's clones are called `dev.1` and so on; for a minute at most.
+  func untilNamesAreFree() throws {
+    let names = try Set(vms().map(\.name))
+    let states = [state] + (1...8).map { state + "/lab/h\($0)" }
+    _ = eventually(seconds: 60) {
+      states.allSatisfy { state in
+        let files = (try? FileManager.default.contentsOfDirectory(atPath: state + "/libvirt/run/qemu")) ?? []
+        return files.allSatisfy { !$0.hasSuffix(".xml") || names.contains(String($0.dropLast(4))) }
+      }
+    }
+  }
+
   /// Kills sfd, as a crash would; the next sfctl starts another.
   public func killDaemon() throws {
     guard let daemon = pid(of: "sfd") else { throw Command.Failed(description: "no sfd runs") }

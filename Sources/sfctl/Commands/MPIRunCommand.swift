@@ -117,9 +117,9 @@ enum MPILauncher {
     return [
       "mpiexec.hydra", "-launcher", "rsh", "-launcher-exec", "/usr/bin/sf-rsh",
       "-hosts", clones.joined(separator: ","),
-      // UCX 1.13 under Debian's MPICH 4.0: with its keepalive MPI_Finalize over TCP often waits for ever, one rank for a
-      // peer that is already in PMI's barrier and answers no more. Hydra sees by itself when a rank dies.
-      "-genv", "UCX_KEEPALIVE_INTERVAL", "inf",
+      // So that MPI_Finalize ends: see guest/c/preload/libsnowflock-mpi.c.
+      "-genv", "LD_PRELOAD", "/usr/lib/x86_64-linux-gnu/libsnowflock-mpi.so",
+      "-genv", "UCX_ADAPTIVE_PROGRESS", "n",
     ] + variables + ["-n", "\(ranks)"] + command
   }
 }

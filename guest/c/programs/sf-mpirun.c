@@ -46,9 +46,10 @@ static int name_clones(sf_ticket ticket, char *names, size_t size) {
 }
 
 static int launch(char *names, char **arguments, int count) {
-  /* As sfctl mpirun does: with UCX's keepalive MPI_Finalize over TCP often waits for ever. */
+  /* As sfctl mpirun does, so that MPI_Finalize ends: see preload/libsnowflock-mpi.c. */
   char *first[] = {"mpiexec.hydra", "-launcher", "rsh", "-launcher-exec", "/usr/bin/sf-rsh", "-hosts", names,
-                   "-genv", "UCX_KEEPALIVE_INTERVAL", "inf"};
+                   "-genv", "LD_PRELOAD", "/usr/lib/x86_64-linux-gnu/libsnowflock-mpi.so",
+                   "-genv", "UCX_ADAPTIVE_PROGRESS", "n"};
   enum { FIRST = sizeof first / sizeof *first };
   char **all = calloc((size_t)count + FIRST, sizeof *all);
   if (!all) return fail("no memory");
