@@ -2,10 +2,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mount.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include <linux/io_uring.h>
 #include <linux/magic.h>
 
 #include "clinux.h"
@@ -41,4 +43,11 @@ int clinux_hold_pages(const void *address, size_t length, int pipe_ends[2]) {
 
 int clinux_mount_tmpfs(const char *path, const char *options) {
   return mount("snowfork", path, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options);
+}
+
+int clinux_has_io_uring(void) {
+  struct io_uring_params parameters = {0};
+  int ring = (int)syscall(SYS_io_uring_setup, 1, &parameters);
+  if (ring >= 0) close(ring);
+  return ring >= 0;
 }

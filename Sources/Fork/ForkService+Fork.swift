@@ -121,6 +121,8 @@ extension ForkService {
     } catch {
       session.resume(epoch: UInt64(parent.epoch))
       try? await memtap.run { try $0.disarm(vm: name) }
+      // They may have gone over to their new files all the same.
+      try? await reconcileDisks(of: name)
       await forgetSnapshot(id)
       throw ForkError.wrap("cannot fork \(name)", error)
     }

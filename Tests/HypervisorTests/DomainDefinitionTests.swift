@@ -18,7 +18,7 @@ import Testing
   }
 
   private func xml(_ role: MachineSpec.Role, _ accelerator: Accelerator = .tcg) -> String {
-    DomainDefinition(spec(role), accelerator: accelerator).xml
+    DomainDefinition(spec(role), accelerator: accelerator, fileEngine: .uring).xml
   }
 
   @Test func parent() {
@@ -63,15 +63,15 @@ import Testing
           <on_crash>destroy</on_crash>
           <devices>
             <controller type='usb' model='none'/>
-            <controller type='virtio-serial' index='0'/>
+            <controller type='virtio-serial' index='0' ports='2'/>
             <disk type='file' device='disk'>
-              <driver name='qemu' type='qcow2' cache='unsafe' error_policy='report' rerror_policy='report' discard='unmap'/>
+              <driver name='qemu' type='qcow2' cache='unsafe' error_policy='report' rerror_policy='report' discard='unmap' io='io_uring'/>
               <source file='/disks/1'/>
               <backingStore/>
               <target dev='vda' bus='virtio'/>
             </disk>
             <disk type='file' device='disk'>
-              <driver name='qemu' type='raw' cache='unsafe' error_policy='report' rerror_policy='report' discard='unmap'/>
+              <driver name='qemu' type='raw' cache='unsafe' error_policy='report' rerror_policy='report' discard='unmap' io='io_uring'/>
               <source file='/images/data.raw'/>
               <backingStore/>
               <target dev='vdb' bus='virtio'/>

@@ -54,4 +54,7 @@ int clinux_hold_pages(const void *address, size_t length, int pipe_ends[_Nonnull
 /// mount(2) of a tmpfs with huge=advise. Linux 4.8.
 int clinux_mount_tmpfs(const char *path, const char *options);
 
+/// io_uring_setup(2): 1 if this process may make a ring, 0 if not. Linux 5.1.
+int clinux_has_io_uring(void);
+
 #pragma clang assume_nonnull end

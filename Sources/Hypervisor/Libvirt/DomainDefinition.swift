@@ -19,10 +19,12 @@ package struct DomainDefinition {
 
   let spec: MachineSpec
   let accelerator: Accelerator
+  let fileEngine: FileEngine
 
-  package init(_ spec: MachineSpec, accelerator: Accelerator) {
+  package init(_ spec: MachineSpec, accelerator: Accelerator, fileEngine: FileEngine) {
     self.spec = spec
     self.accelerator = accelerator
+    self.fileEngine = fileEngine
   }
 
   /// The document for `virDomainCreateXML`.
@@ -114,7 +116,8 @@ package struct DomainDefinition {
       "devices",
       children: [
         XMLElement("controller", [("type", "usb"), ("model", "none")]),
-        XMLElement("controller", [("type", "virtio-serial"), ("index", "0")]),
+        // A port has two queues, which QEMU detaches from the host in the pause; libvirt's default is 31 ports.
+        XMLElement("controller", [("type", "virtio-serial"), ("index", "0"), ("ports", "2")]),
       ] + spec.disks.enumerated().map(disk) + (spec.network.map { [card($0)] } ?? []) + [
         XMLElement(
           "serial", [("type", "file")],
@@ -145,6 +148,7 @@ package struct DomainDefinition {
           [
             ("name", "qemu"), ("type", disk.format.rawValue), ("cache", "unsafe"),
             ("error_policy", "report"), ("rerror_policy", "report"), ("discard", "unmap"),
+            ("io", fileEngine.rawValue),
           ]),
         XMLElement("source", [("file", disk.path)]),
         XMLElement("backingStore"),

@@ -8,8 +8,9 @@ extension LibvirtHypervisor {
   // The machine is not suspended first: QEMU stops it by itself, as late as it can, and libvirt follows by QEMU's
   // events. After the stream's end QEMU is in `postmigrate`, from which `cont` goes on, again and again:
   //
-  //   getfd, migrate ──► STOP ──► device state ──► MIGRATION completed ──► whileStopped() ──► disks ──► cont ──► RESUME
-  //                       └────────────────────────── pause ──────────────────────────────────────────────────────┘
+  //   getfd, migrate ──► STOP ──► device state ──► MIGRATION completed ──┬─► whileStopped() ─┬─► cont ──► RESUME
+  //                       │                                              └─► disks ──────────┘             │
+  //                       └────────────────────────── pause ───────────────────────────────────────────────┘
   public func freeze(
     _ name: String, deviceState: CInt, disks: [DiskTurn] = [], whileStopped: () throws -> Void
   ) throws -> FreezeTimes {
@@ -40,9 +41,7 @@ extension LibvirtHypervisor {
     let stopped: Int64
     do {
       stopped = try awaitSaved(domain, mailbox, operation: operation)
-      try whileStopped()
-      try turns.make()
-      hasTurned = true
+      try turns.make(during: whileStopped) { hasTurned = true }
     } catch {
       runOn(domain, operation: operation)
       throw error

@@ -69,7 +69,7 @@ public final class LibvirtHypervisor: Hypervisor {
         .nameTaken, operation: operation, machine: spec.name, cause: "a machine of this name exists")
     }
     connection.destroyed.remove(spec.name)
-    let xml = DomainDefinition(spec, accelerator: accelerator.accelerator).xml
+    let xml = DomainDefinition(spec, accelerator: accelerator.accelerator, fileEngine: .here).xml
     let hasBacking = spec.disks.contains { $0.backing != nil }
     let flags =
       spec.role == .slot || hasBacking ? VIR_DOMAIN_START_PAUSED.rawValue : VIR_DOMAIN_NONE.rawValue

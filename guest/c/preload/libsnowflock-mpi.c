@@ -6,14 +6,16 @@
  * later than it waits for ever (openucx/ucx issue 8738; Open MPI has its barrier make progress since its pull request
  * 11143). So does this: while the barrier's answer is waited for, UCX goes on.
  *
- * UCX_ADAPTIVE_PROGRESS=n has to be set besides, or UCX stops looking at connections when the last of its own is closed.
- * Programs that use no UCX are not touched. */
+ * UCX_ADAPTIVE_PROGRESS=n has to be set besides, or UCX stops looking at connections when the last of its own is
+ * closed. Programs that use no UCX are not touched. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
+
+#define EXPORTED __attribute__((visibility("default")))
 
 enum { WORKERS = 64, BETWEEN_LOOKS_MS = 1 };
 
@@ -39,26 +41,23 @@ __attribute__((constructor)) static void prepare(void) {
   if (descriptor && *descriptor) barrier_descriptor = atoi(descriptor);
 }
 
-__attribute__((visibility("default"))) signed char ucp_worker_create(void *context, const void *parameters, void **worker);
-signed char ucp_worker_create(void *context, const void *parameters, void **worker) {
+EXPORTED signed char ucp_worker_create(void *context, const void *parameters, void **worker) {
   signed char status = next_create(context, parameters, worker);
   if (status == 0 && worker_count < WORKERS) workers[worker_count++] = *worker;
   return status;
 }
 
-__attribute__((visibility("default"))) void ucp_worker_destroy(void *worker);
-void ucp_worker_destroy(void *worker) {
+EXPORTED void ucp_worker_destroy(void *worker) {
   worker_count = 0; /* MPICH destroys them all, after its barrier */
   next_destroy(worker);
 }
 
-__attribute__((visibility("default"))) void *ucp_disconnect_nb(void *endpoint);
-void *ucp_disconnect_nb(void *endpoint) {
+EXPORTED void *ucp_disconnect_nb(void *endpoint) {
   finalizing = 1;
   return next_disconnect(endpoint);
 }
 
-__attribute__((visibility("default"))) ssize_t read(int descriptor, void *buffer, size_t size) {
+EXPORTED ssize_t read(int descriptor, void *buffer, size_t size) {
   if (!next_read) next_read = (ssize_t(*)(int, void *, size_t))dlsym(RTLD_NEXT, "read");
   if (finalizing && descriptor == barrier_descriptor) {
     struct pollfd answer = {.fd = descriptor, .events = POLLIN};
