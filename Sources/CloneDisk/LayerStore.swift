@@ -9,18 +9,25 @@ import Synchronization
 ///     cache/ID      what has come of another host's layer so far, qcow2
 ///     served/ID     a link to a layer that other hosts may read: whoever knows the ID
 ///     empty/BYTES   an empty file of that virtual size, to be copied
+///     boot          the kernel's boot ID
 ///
-/// Files of VMs are written without syncs: their VM does not outlive the host either.
+/// Files are written without syncs: their VM does not outlive the host either. After the host's restart all of them go, for
+/// they may not hold what was written to them; other hosts that still need one get errors.
 public final class LayerStore: Sendable {
   public let directory: String
   /// Owner of the files that a QEMU writes.
   private let owner: String
+  private let bootIDPath: String
   /// Since when files have been without use.
   private let unneeded = Mutex<[String: ContinuousClock.Instant]>([:])
 
-  public init(directory: String, owner: String) {
+  /// `bootIDPath`: a file that another start of the host gives other contents.
+  public init(
+    directory: String, owner: String, bootIDPath: String = "/proc/sys/kernel/random/boot_id"
+  ) {
     self.directory = directory
     self.owner = owner
+    self.bootIDPath = bootIDPath
   }
 
   public func layerPath(_ id: String) -> String { "\(directory)/layer/\(id)" }
@@ -33,6 +40,14 @@ public final class LayerStore: Sendable {
       try FileManager.default.createDirectory(
         atPath: directory + name, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o711])
     }
+    let boot = try String(contentsOfFile: bootIDPath, encoding: .utf8)
+    let note = directory + "/boot"
+    if (try? String(contentsOfFile: note, encoding: .utf8)) == boot { return }
+    removeAll(but: [], unneededFor: 0)
+    for file in try FileManager.default.contentsOfDirectory(atPath: directory + "/empty") {
+      unlink("\(directory)/empty/\(file)")
+    }
+    try boot.write(toFile: note, atomically: true, encoding: .utf8)
   }
 
   /// A file for a QEMU to write over what it lacks: empty, of that virtual size. Answers its id. On failure nothing of it

@@ -19,7 +19,7 @@ final class Monitor: Sendable {
     }
   }
 
-  /// QEMU's answer. Throws `Refused` with QEMU's words, or `SystemError` if the other end is gone.
+  /// QEMU's answer. Throws `Refused` with QEMU's words, `Gone` or `SystemError` if the other end is gone.
   @discardableResult
   func run(_ name: String, _ arguments: JSONValue = [:]) throws -> JSONValue {
     try state.withLock { try Self.command(&$0, name, arguments) }
@@ -28,9 +28,9 @@ final class Monitor: Sendable {
   /// The other end has closed.
   var isGone: Bool {
     state.withLock { state in
-      var byte: UInt8 = 0
-      let count = recv(state.socket.raw, &byte, 1, CInt(Int(MSG_PEEK) | Int(MSG_DONTWAIT)))
-      return count == 0 || (count < 0 && errno != EAGAIN && errno != EINTR)
+      // Not by reading: what it had to say before it died comes first.
+      var event = pollfd(fd: state.socket.raw, events: 0, revents: 0)
+      return poll(&event, 1, 0) > 0 && Int32(event.revents) & (POLLHUP | POLLERR) != 0
     }
   }
 

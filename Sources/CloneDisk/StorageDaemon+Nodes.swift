@@ -5,11 +5,35 @@ import LinuxSystem
 extension StorageDaemon {
   static func node(_ layer: DiskLayer) -> String { "l" + layer.id }
 
+  func nodeNames(_ monitor: Monitor) throws -> Set<String> {
+    Set(try monitor.run("query-named-block-nodes").elements.compactMap { $0["node-name"]?.string })
+  }
+
+  /// Each by itself: what one lacks is not the others' affair. Answers why the first of those that are left could not be
+  /// made; it is tried again.
+  func makeUnmade(_ state: inout State, _ monitor: Monitor) throws -> DiskError? {
+    var failure: DiskError?
+    for name in state.unmade {
+      guard let export = state.exports[name] else {
+        state.unmade.remove(name)
+        continue
+      }
+      do {
+        try make(export, &state, monitor)
+        state.unmade.remove(name)
+      } catch let error as Monitor.Refused {
+        failure = failure ?? DiskError("the storage daemon refused \(error.command): \(error)")
+      } catch let error as DiskError {
+        failure = failure ?? error
+      }
+    }
+    return failure
+  }
+
   /// The export and the node under it, each if it is not there.
   func make(_ export: Export, _ state: inout State, _ monitor: Monitor) throws {
     try open(export.layers, &state, monitor)
-    let nodes = Set(
-      try monitor.run("query-named-block-nodes").elements.compactMap { $0["node-name"]?.string })
+    let nodes = try nodeNames(monitor)
     let node = "e" + export.name
     if nodes.contains(node) {
       if !export.layers.isEmpty { try point(export, monitor) }
@@ -74,7 +98,7 @@ extension StorageDaemon {
     _ layer: DiskLayer, over below: DiskLayer?, _ state: State, _ monitor: Monitor
   ) throws {
     let file: JSONValue
-    if layersHost(layer) {
+    if layer.host == state.ownHost {
       file = ["driver": "file", "filename": .string(store.layerPath(layer.id)), "read-only": true]
     } else {
       guard let source = state.sources[layer.host] else {
@@ -96,8 +120,8 @@ extension StorageDaemon {
     }
   }
 
-  /// What is read of another host's layer is fetched from it and kept. The cache is written without syncs: it is of no
-  /// use after the host's restart.
+  /// What is read of another host's layer is fetched from it and kept. The cache is written without syncs: `LayerStore`
+  /// removes it after the host's restart.
   private func remote(_ layer: DiskLayer, _ source: Source, _ monitor: Monitor) throws -> JSONValue {
     let network = "n" + layer.id
     // Also from a daemon that runs since before this host came into the cluster.

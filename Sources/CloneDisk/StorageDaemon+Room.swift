@@ -24,7 +24,7 @@ extension StorageDaemon {
   func passOrKeep(_ state: inout State, _ monitor: Monitor) throws {
     for export in state.exports.values {
       for (index, layer) in export.layers.enumerated()
-      where !layersHost(layer) && state.open.contains(layer.id)
+      where layer.host != state.ownHost && state.open.contains(layer.id)
         && state.passing.contains(layer.id) == state.isKeeping
       {
         var options: [String: JSONValue] = [

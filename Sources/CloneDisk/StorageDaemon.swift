@@ -62,13 +62,17 @@ public final class StorageDaemon: Sendable {
 
   let paths: Paths
   let store: LayerStore
-  private let ownHost: String
   private let log: Logger
-  let state = Mutex(State())
+  let state: Mutex<State>
 
   struct State {
+    var ownHost: String
     var monitor: Monitor?
     var exports: [String: Export] = [:]
+    /// Exports that could not be made of a successor's, by name: their layers could not be had.
+    var unmade: Set<String> = []
+    /// Exports that have been taken away, and the nodes below them not yet: whoever read from them was still at it.
+    var leaving: Set<String> = []
     /// Layers that have nodes, by id.
     var open: Set<String> = []
     var sources: [String: Source] = [:]
@@ -82,9 +86,12 @@ public final class StorageDaemon: Sendable {
   public init(paths: Paths, store: LayerStore, ownHost: String, log: Logger) {
     self.paths = paths
     self.store = store
-    self.ownHost = ownHost
     self.log = log
+    state = Mutex(State(ownHost: ownHost))
   }
+
+  /// This host has come into a cluster under that name.
+  public func setOwnHost(_ name: String) { state.withLock { $0.ownHost = name } }
 
   /// Lets go of it, as a daemon's end does; it goes on.
   public func disconnect() { state.withLock { $0.monitor = nil } }
@@ -106,7 +113,10 @@ public final class StorageDaemon: Sendable {
   public func replaceIfGone() throws {
     try state.withLock { state in
       if let monitor = state.monitor {
-        guard monitor.isGone else { return }
+        guard monitor.isGone else {
+          if let failure = try makeUnmade(&state, monitor) { throw failure }
+          return
+        }
         log.error("the storage daemon has died; starting another")
         state.monitor = nil
       }
@@ -152,7 +162,8 @@ public final class StorageDaemon: Sendable {
   public func fetchAll(_ layers: [DiskLayer], bytesPerSecond: Int64) throws {
     try state.withLock { state in
       try again(&state) { state, monitor in
-        for layer in layers where !layersHost(layer) && state.open.contains(layer.id) {
+        try open(layers, &state, monitor)
+        for layer in layers where layer.host != state.ownHost {
           do {
             try monitor.run(
               "block-stream",
@@ -178,7 +189,8 @@ public final class StorageDaemon: Sendable {
         try monitor.run("blockdev-del", ["node-name": .string("e" + name)])
         if export.layers.isEmpty { try monitor.run("blockdev-del", ["node-name": .string("z" + name)]) }
       } catch is Monitor.Refused {
-        // A successor has not made it.
+        // A successor has not made it, or a read of it has not ended.
+        state.leaving.insert(name)
       } catch {
         state.monitor = nil
       }
@@ -201,6 +213,14 @@ public final class StorageDaemon: Sendable {
   public func close(allBut needed: Set<String>) {
     state.withLock { state in
       guard let monitor = state.monitor else { return }
+      if let nodes = state.leaving.isEmpty ? nil : try? nodeNames(monitor) {
+        for name in state.leaving {
+          for node in ["e" + name, "z" + name] where nodes.contains(node) {
+            _ = try? monitor.run("blockdev-del", ["node-name": .string(node)])
+          }
+          if !nodes.contains("e" + name) { state.leaving.remove(name) }
+        }
+      }
       let used = Set(state.exports.values.flatMap(\.layers).map(\.id)).union(needed)
       // Each stands on those below it.
       while let gone = state.open.subtracting(used).first(where: { (try? delete($0, monitor)) != nil }) {
@@ -239,8 +259,10 @@ public final class StorageDaemon: Sendable {
     state.monitor = monitor
     state.open = try openLayers(monitor)
     state.passing = []
+    state.leaving = []
     try removeUnknown(state, monitor)
-    for export in state.exports.values { try make(export, &state, monitor) }
+    state.unmade = Set(state.exports.keys)
+    if let failure = try makeUnmade(&state, monitor) { log.error("VMs can not read their disks: \(failure)") }
     if !state.isKeeping { try passOrKeep(&state, monitor) }
     return monitor
   }
@@ -269,9 +291,6 @@ public final class StorageDaemon: Sendable {
 
   /// An earlier daemon may have opened some.
   private func openLayers(_ monitor: Monitor) throws -> Set<String> {
-    let nodes = try monitor.run("query-named-block-nodes").elements.compactMap { $0["node-name"]?.string }
-    return Set(nodes.filter { $0.first == "l" }.map { String($0.dropFirst()) })
+    Set(try nodeNames(monitor).filter { $0.first == "l" }.map { String($0.dropFirst()) })
   }
-
-  func layersHost(_ layer: DiskLayer) -> Bool { layer.host == ownHost }
 }

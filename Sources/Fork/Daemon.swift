@@ -167,6 +167,7 @@ public struct Daemon: Sendable {
       group.addTask { try await server.serve() }
       group.addTask { for await event in hypervisor.events { await service.handle(event) } }
       group.addTask { await service.tendDisks() }
+      group.addTask { await service.tendLayers() }
       group.addTask { await service.tendNetworks() }
       group.addTask { for await event in memtap.events { await service.pagerSays(event) } }
       group.addTask {
@@ -186,11 +187,27 @@ public struct Daemon: Sendable {
 
   private func hostNetwork(_ log: Logger) -> Result<HostNetwork, NetworkError> {
     do throws(NetworkError) {
+      try claimNetworks()
       return .success(try HostNetwork())
     } catch {
       log.error("VMs can have no network: \(error)")
       return .failure(error)
     }
+  }
+
+  /// A network namespace has one table of filters: two daemons would take away each other's. A predecessor that was killed
+  /// may take a moment to be gone. Kept until this process ends.
+  private func claimNetworks() throws(NetworkError) {
+    for _ in 0..<100 {
+      if let claim = try? UnixSocket.claim(name: "snowfork-networks") {
+        _ = Unmanaged.passRetained(claim)
+        return
+      }
+      usleep(50_000)
+    }
+    throw NetworkError(
+      .inUse, "make networks", cause: "another sfd makes those of this machine",
+      remedy: "End it, or start this one in a network namespace of its own.")
   }
 
   private static func onSignal(_ number: CInt, _ body: @escaping @Sendable () -> Void)

@@ -24,8 +24,9 @@ extension ForkService {
     await adoptDisks()
     await adoptSnapshots()
     await undoInterrupted()
-    await adoptMachines(running)
+    // Before the machines: a guest that is spoken to goes on asking for clones.
     await adoptNetworks()
+    await adoptMachines(running)
     for name in running.keys where guests[name] == nil {
       log.notice("ending \(name): no record of it")
       await tearDown(name)
@@ -70,6 +71,7 @@ extension ForkService {
           try? await memtap.run { try $0.disarm(vm: name) }
           try await withHypervisor { try $0.resume(name) }
         }
+        if guest.record.disks != nil { try await withHypervisor { try $0.endMerging(name) } }
         try await reconcileDisks(of: name)
         if guest.record.state == .running || guest.record.state == .warm {
           try await reconnect(name)

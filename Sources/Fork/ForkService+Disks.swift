@@ -141,13 +141,15 @@ extension ForkService {
 
   /// The slot's disks are from now on what the snapshot's were.
   func bindDisks(of name: String, to snapshot: SnapshotRecord) async throws {
-    guard let points = snapshot.disks, let known = guests[name]?.record.disks else { return }
+    let (points, known) = (snapshot.disks ?? [], guests[name]?.record.disks ?? [])
     guard known.map(\.virtualBytes) == points.map(\.virtualBytes) else {
       throw ForkError(.failed, "its disks are not as large as those of \(snapshot.parent)")
     }
     for (index, point) in points.enumerated() { guests[name]?.record.disks?[index].base = point.layers }
     let daemon = disks.daemon
     let exports = (guests[name]?.record.disks ?? []).compactMap(\.exported)
+    guard !exports.isEmpty else { return }
+    try await locateLayers(of: exports)
     try await workers.run { for export in exports { try daemon.bind(export.name, to: export.layers) } }
   }
 
@@ -179,18 +181,24 @@ extension ForkService {
     try await workers.run { try server.serve(layers, address: own.address, port: port) }
   }
 
-  /// The storage daemon learns where the layers of other hosts are.
+  /// The storage daemon learns where the layers of other hosts are. Throws if one of them is in the cluster no more; it has
+  /// learnt of the others then.
   func locateLayers(of exports: [StorageDaemon.Export]) async throws {
     let here = await cluster.host
+    var missing: String?
     for host in Set(exports.flatMap(\.layers).map(\.host)) where host != here {
       guard let member = await cluster.members[host], !member.isRemoved else {
-        throw ForkError(.failed, "host \(host), which has a layer of the disk, is not in the cluster")
+        missing = host
+        continue
       }
       disks.daemon.setSource(
         .init(
           address: member.address, port: configuration.diskPort, tlsName: Authority.dnsName(ofHost: host)),
         of: host)
       try prepareCertificates()
+    }
+    if let missing {
+      throw ForkError(.failed, "host \(missing), which has a layer of the disk, is not in the cluster")
     }
   }
 
@@ -223,6 +231,7 @@ extension ForkService {
   /// The VM's QEMU has gone.
   func releaseDisks(of record: VMRecord) async {
     guard let known = record.disks, !known.isEmpty else { return }
+    mergeFailures[record.name] = nil
     let disks = disks
     _ = try? await workers.run {
       for disk in known {

@@ -11,8 +11,8 @@ extension ForkService {
   func adoptDisks() async {
     let exports = guests.values.map(\.record).filter { $0.host == nil && $0.state != .ended }
       .flatMap { $0.disks ?? [] }.compactMap(\.exported)
+    do { try await locateLayers(of: exports) } catch { log.error("a VM can not read its disk: \(error)") }
     do {
-      try await locateLayers(of: exports)
       let disks = disks
       try await workers.run { try disks.daemon.adopt(exports) }
       if let own = await cluster.own, !disks.store.served.isEmpty {
@@ -45,8 +45,23 @@ extension ForkService {
         told = "\(error)"
       }
       if round.isMultiple(of: 10) { await sweepLayers() }
-      await mergeLayers()
     }
+  }
+
+  /// Merges layers as long as this daemon lives: what is under way at its end is called off.
+  func tendLayers() async {
+    await withTaskCancellationHandler {
+      while !Task.isCancelled {
+        try? await Task.sleep(for: .milliseconds(500))
+        await mergeLayers()
+      }
+    } onCancel: {
+      Task { await callOffMerges() }
+    }
+  }
+
+  private func callOffMerges() async {
+    for name in merging { _ = try? await withHypervisor { $0.stopMerging(name) } }
   }
 
   private func tendRoom() async throws {
@@ -87,9 +102,13 @@ extension ForkService {
 
   /// The daemon ends. Without VMs and snapshots nothing of disks is left.
   func closeDisks() async {
-    let isInUse =
-      guests.values.contains { $0.record.state != .ended && $0.record.host == nil } || !snapshots.isEmpty
-    guard !isInUse else { return }
+    guard !guests.values.contains(where: { $0.record.state != .ended && $0.record.host == nil }),
+      snapshots.isEmpty
+    else { return }
+    // Clones that others have made of clones of ours may need what nothing here does.
+    func isNeededElsewhere() -> Bool { layersWanted.values.contains { !$0.ids.isEmpty } }
+    if isNeededElsewhere() { await cluster.greetOnce(within: .seconds(1)) }
+    guard !isNeededElsewhere() else { return }
     let disks = disks
     _ = try? await workers.run {
       disks.daemon.stop()
@@ -107,6 +126,7 @@ extension ForkService {
     let own = guests.values.filter(\.hasDisksHere).flatMap { $0.record.disks ?? [] }
     var needed = open.union(own.flatMap(\.layerIDs))
     let others = await cluster.others.map(\.name)
+    layersWanted = layersWanted.filter { others.contains($0.key) }
     for host in others { needed.formUnion(layersWanted[host]?.ids ?? []) }
     let isKnown = others.allSatisfy { host in
       layersWanted[host].map { ContinuousClock.now - $0.at < .seconds(5) } ?? false
@@ -126,7 +146,7 @@ extension ForkService {
   func mergeLayers() async {
     for (name, guest) in guests where guest.record.host == nil && guest.record.state == .running {
       for (index, disk) in (guest.record.disks ?? []).enumerated() where disk.frozen.count > 1 {
-        while await mergeLayers(of: name, disk: index) {}
+        while !Task.isCancelled, await mergeLayers(of: name, disk: index) {}
       }
     }
   }

@@ -27,9 +27,11 @@ extension ForkService {
 
   func makeCard(_ request: NetworkRequest, of name: String, what: String) async throws -> NetworkCard? {
     guard request.isWanted else {
-      guard request.allowed.isEmpty, request.forwards.isEmpty, request.subnet.isEmpty else {
+      guard request.allowed.isEmpty, request.forwards.isEmpty, request.subnet.isEmpty,
+        request.bytesPerSecond == 0
+      else {
         throw ForkError(
-          .invalid, "\(what): what has no network has no addresses and ports. Leave --no-network out.")
+          .invalid, "\(what): what has no network has no addresses, ports and rate. Leave --no-network out.")
       }
       return nil
     }
@@ -78,6 +80,10 @@ extension ForkService {
       return tap
     }
     taps[name] = tap.name
+    guard guests[name] != nil else {
+      await removeCard(of: record)
+      throw ForkError(.failed, "\(name) was ended meanwhile")
+    }
     return MachineNetwork(tap: tap.name, mac: "\(mac)", mtu: configuration.mtu)
   }
 
@@ -94,6 +100,8 @@ extension ForkService {
     let turn = "network of \(family.id)"
     await takeTurn(turn)
     defer { turns.leave(turn) }
+    // Its last VM may have gone meanwhile, and the network with it.
+    guard !cards(of: family.id).isEmpty else { return }
     let wanted = try await familyNetwork(family)
     guard again || networksMade[family.id] != wanted else { return }
     let network = try network.get()
@@ -111,7 +119,8 @@ extension ForkService {
     return FamilyNetwork(
       family: hostName(of: family), vni: family.vni, subnet: subnet,
       underlay: underlay ?? IPv4Address("127.0.0.1")!, peers: underlay == nil ? [] : Set(peers),
-      mtu: configuration.mtu, outward: family.outward, forwards: Set(forwards))
+      mtu: configuration.mtu, outward: family.outward(hasForwards: !forwards.isEmpty), forwards: Set(forwards)
+    )
   }
 
   /// Of VMs that live here.
@@ -149,57 +158,6 @@ extension ForkService {
     var text = ""
     for line in lines where text.utf8.count + line.utf8.count < Self.namesLimit { text += line + "\n" }
     return text
-  }
-
-  // MARK: ticket
-
-  /// Cards for new clones, whose names end with these numbers.
-  func cards(for source: CloneSource, names: [Int]) async throws -> [NetworkCard?] {
-    guard let family = source.family else { return names.map { _ in nil } }
-    let numbers = source.parent == family.parent ? names : try await reserveNumbers(names.count, of: family)
-    return numbers.map { NetworkCard(family: family, number: $0) }
-  }
-
-  /// Throws `.refused` if a family has no addresses for so many clones of its device VM more.
-  func requireAddresses(_ count: Int, for source: CloneSource, what: String) throws(ForkError) {
-    guard let family = source.family, source.parent == family.parent, let direct = family.directNumbers else {
-      return
-    }
-    let alive = guests.values.count { $0.record.role != .parent && $0.record.network?.family.id == family.id }
-    guard alive + count > direct.upperBound else { return }
-    throw ForkError(
-      .refused,
-      "\(what): its subnet \(family.subnet) has addresses for \(direct.upperBound) clones. Start it with a larger --subnet."
-    )
-  }
-
-  /// Numbers for clones of clones: of the family's home, since their own homes know nothing of each other.
-  private func reserveNumbers(_ count: Int, of family: Family) async throws -> [Int] {
-    if await family.home == cluster.host { return try await giveNumbers(count, family: family.id) }
-    let request = Snowfork_V1_ReserveNumbersRequest.with {
-      $0.family = family.id
-      $0.count = UInt32(count)
-    }
-    do {
-      return try await cluster.reach(family.home).peer.reserveNumbers(request).numbers.map { Int($0) }
-    } catch {
-      throw Self.explain(error, host: family.home)
-    }
-  }
-
-  func giveNumbers(_ count: Int, family id: String) async throws -> [Int] {
-    guard var numbers = familyNumbers[id] else {
-      throw ForkError(
-        .notFound, "there is no family \(id): its device VM has ended and this daemon has forgotten it.")
-    }
-    guard (1...Self.ticketLimit).contains(count) else {
-      throw ForkError(.invalid, "\(count) addresses at once.")
-    }
-    let given = numbers.take(count)
-    familyNumbers[id] = numbers
-    let changed = numbers
-    await persist("the addresses of \(id)") { try await self.store.save(changed) }
-    return given
   }
 
   // MARK: activate
@@ -267,17 +225,19 @@ extension ForkService {
     for record in guests.values.map(\.record) where record.host == nil && !record.state.isOver {
       do { _ = try await addCard(of: record) } catch { log.error("\(record.name) has no network: \(error)") }
     }
-    let (tag, taps) = (networkTag + ".", Set(taps.values))
-    let ours = Set(networksMade.values.map(\.family))
+    // Also what could not be put right just now: a tap that has gone can not be given to a QEMU again.
+    let alive = guests.values.map(\.record).filter { $0.host == nil && !$0.state.isOver && $0.network != nil }
+    let (tag, names) = (networkTag + ".", Set(alive.map(\.name)))
+    let ours = Set(alive.compactMap(\.network?.family).map { hostName(of: $0) })
     await trying("sweep networks") {
       let others = network.families.filter { !$0.hasPrefix(tag) }
       try network.sweep(keeping: ours.union(others))
-      let left = ours.flatMap { network.taps(family: $0) }.map(\.name).filter { !taps.contains($0) }
+      let left = ours.flatMap { network.taps(family: $0) }.filter { !names.contains($0.vm) }.map(\.name)
       if !left.isEmpty { try network.removeTaps(left) }
     }
   }
 
-  /// Families follow the hosts that come and go; what somebody has changed of them is put right.
+  /// Families follow the hosts that come and go; what somebody has changed of bridges and rules is put right.
   func tendNetworks() async {
     for round in 1... {
       do { try await Task.sleep(for: .seconds(1)) } catch { return }

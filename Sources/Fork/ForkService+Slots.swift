@@ -12,7 +12,7 @@ extension ForkService {
     let turn = "names of \(source.parent)"
     await takeTurn(turn)
     defer { turns.leave(turn) }
-    let numbers = Array((1...).lazy.filter { self.isFree("\(source.parent).\($0)") }.prefix(hosts.count))
+    let numbers = try freeNumbers(hosts.count, for: source)
     let cards = try await cards(for: source, names: numbers)
     var names: [String] = []
     for (index, host) in hosts.enumerated() {
@@ -30,8 +30,6 @@ extension ForkService {
     }
     return names
   }
-
-  private func isFree(_ name: String) -> Bool { guests[name] == nil && hypervisor.isFree(name) }
 
   /// vmids have no gaps, also when a slot failed to start.
   func renumber(_ names: [String], count: Int, processes: Int) {

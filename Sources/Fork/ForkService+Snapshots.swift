@@ -77,9 +77,13 @@ extension ForkService {
     snapshot: SnapshotRecord, ticket id: String, distribution: Distribution = .init(), report: Report
   ) async throws -> Outcome {
     let ticket = try await claim(id)
+    let diskBytes = (snapshot.disks ?? []).map(\.virtualBytes)
+    // What disks slots on other hosts have, those hosts know and compare.
+    let disksFit = machines(of: id).filter { $0.host == nil }.allSatisfy {
+      ($0.disks ?? []).map(\.virtualBytes) == diskBytes
+    }
     guard let shape = machines(of: id).first, shape.memoryBytes == snapshot.memoryBytes,
-      shape.vcpus == snapshot.vcpus,
-      (shape.disks ?? []).map(\.virtualBytes) == (snapshot.disks ?? []).map(\.virtualBytes),
+      shape.vcpus == snapshot.vcpus, disksFit,
       shape.network?.family.id == snapshot.network?.id
     else {
       tickets[ticket.id]?.record.state = .granted

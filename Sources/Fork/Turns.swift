@@ -1,4 +1,5 @@
-/// Lets one fork of a parent go at a time; the others wait in order. The same for the ends of another host's clone.
+/// Lets one fork of a parent go at a time; the others wait in order. The same for the ends of another host's clone, for
+/// what is made and removed of a family's network, and for names that are given.
 ///
 /// Orders: arm → commit of a parent against the next arm of the same one (Integration: two forks at once); the end of
 /// another host's clone against a second call of its home (LabTests).

@@ -24,7 +24,7 @@ public protocol Hypervisor: AnyObject, Sendable {
   /// Stops the machine by migrating its device state (no RAM: `x-ignore-shared`) into `deviceState`, a memfd at
   /// offset 0; calls `whileStopped` once the state is complete and the virtual CPUs stand still; then lets the
   /// machine run on. It runs on also when `whileStopped` throws (the error is passed on) or the saving fails. The disks are
-  /// turned last: if that fails, it is as if `whileStopped` had thrown; if this does not throw, all of them are.
+  /// turned beside it: all of them or none, also if `whileStopped` throws; if this does not throw, all of them are.
   func freeze(
     _ name: String, deviceState: CInt, disks: [DiskTurn], whileStopped: () throws -> Void
   ) throws -> FreezeTimes
@@ -41,6 +41,8 @@ public protocol Hypervisor: AnyObject, Sendable {
 
   /// Calls off a merge in progress, if there is one; `merge` returns.
   func stopMerging(_ name: String)
+  /// Calls off a merge whose caller has died. On return there is none.
+  func endMerging(_ name: String) throws(HypervisorError)
 
   /// Loads a device state into a slot, whose RAM has been remapped before, and lets it run.
   /// `deviceState` is read from its own offset to its end and may be closed afterwards.

@@ -19,6 +19,15 @@ public enum UnixSocket {
     return socket
   }
 
+  /// A name that one process of the network namespace can have at a time, as long as it keeps the socket (unix(7),
+  /// abstract). EADDRINUSE: another one has it.
+  public static func claim(name: String) throws(SystemError) -> OwnedDescriptor {
+    let socket = try make()
+    var address = try address("\0" + name)
+    try systemCall("bind", subject: "@" + name) { withUnsafeSockaddr(&address) { bind(socket.raw, $0, $1) } }
+    return socket
+  }
+
   /// ENOENT or ECONNREFUSED: nobody listens.
   public static func connect(path: String) throws(SystemError) -> OwnedDescriptor {
     let socket = try make()

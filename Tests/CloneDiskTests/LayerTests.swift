@@ -28,6 +28,33 @@ import Testing
     #expect(ids.allSatisfy(DiskLayer.isID) && Set(ids).count == 100)
   }
 
+  /// Nothing was synced: after the host's restart a file may hold what was never written to it.
+  @Test func whatIsThereFromBeforeTheHostsRestartGoes() throws {
+    let directory = NSTemporaryDirectory() + UUID().uuidString
+    defer { try? FileManager.default.removeItem(atPath: directory) }
+    func files() -> Int {
+      ["layer", "cache", "served", "empty"].reduce(0) { count, name in
+        count + ((try? FileManager.default.contentsOfDirectory(atPath: "\(directory)/\(name)"))?.count ?? 0)
+      }
+    }
+    func start(_ boot: String) throws -> LayerStore {
+      let path = directory + ".boot"
+      try boot.write(toFile: path, atomically: true, encoding: .utf8)
+      let store = LayerStore(directory: directory, owner: "root", bootIDPath: path)
+      try store.prepare()
+      return store
+    }
+    let store = try start("one")
+    _ = try store.create(virtualBytes: 1 << 20)
+    try "so far".write(toFile: directory + "/cache/x", atomically: true, encoding: .utf8)
+    #expect(files() == 3)
+    _ = try start("one")
+    #expect(files() == 3, "another daemon changes nothing")
+    _ = try start("two")
+    #expect(files() == 0)
+    try FileManager.default.removeItem(atPath: directory + ".boot")
+  }
+
   @Test func recordsAreReadAgain() throws {
     var disk = VMDisk(virtualBytes: 5, active: "a", export: nil, base: [])
     disk.next = "b"

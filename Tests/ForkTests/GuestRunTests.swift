@@ -110,6 +110,7 @@ struct GuestRunTests {
     ("input", [.runInput(bytes: .init(repeating: 1, count: window)), .runInput(bytes: [1])]),
     ("input", [.runInputClosed, .runInput(bytes: [1])]),
     ("input", [.runInput(bytes: [])]),
+    ("input", [.runInputClosed, .runInputClosed]),
     ("number", [.run(.init(clone: "dev.1", arguments: ["cat"]))]),
     ("credit", [.runCredit(stream: .output, bytes: 1)]),
     ("credit", [.runCredit(stream: .output, bytes: .max)]),

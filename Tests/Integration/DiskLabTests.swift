@@ -64,7 +64,28 @@ struct DiskLabTests {
     }
   }
 
-  @Test("The origin's host dies: a clone that was pushed all has its disk too")
+  @Test("A kept snapshot is cloned on another host, also by the daemons after")
+  func kept() throws {
+    let right = try scribble("dev")
+    #expect(try host.sfctl("snapshot", "create", "dev", "warm").status == 0)
+    defer { _ = try? host.sfctl("snapshot", "rm", "warm") }
+    _ = try scribble("dev")
+    for round in 0..<2 {
+      let clones: ForkDocument = try host.document("clone", "warm", "-n", "2", "--host", "h2")
+      for clone in clones.clones {
+        let found = try sum(clone.name)
+        #expect(found == right, "\(round)")
+      }
+      _ = try host.sfctl("kill", clones.ticket)
+      _ = try host.sfctl("join", clones.ticket)
+      if round == 0 {
+        for name in ["h1", "h2"] { for pid in host.pids(of: "sfd", on: name) { kill(pid, SIGKILL) } }
+        #expect(try host.on("h2", "ps").status == 0)
+      }
+    }
+  }
+
+  @Test("The origin's disks are heard of no more: a clone that was pushed all has its disk")
   func pushed() throws {
     let right = try scribble("dev")
     let fork: ForkDocument = try host.document("fork", "dev", "-n", "1", "--host", "h2", "--push")
@@ -72,12 +93,14 @@ struct DiskLabTests {
       eventually(seconds: 60) {
         (try? host.on("h2", "stats", fork.snapshot, "--json").text.contains("\"whole\":true")) == true
       })
+    var fetched = 0
     #expect(
-      eventually(seconds: 60) {
+      eventually(seconds: 60, every: 1_000_000) {
         guard let stats = try? host.on("h2", "stats", fork.snapshot, "--json"),
           let disk = try? Self.decoder.decode(DiskOnly.self, from: stats.output).disk
         else { return false }
-        return disk.fetchedBytes > 4 << 20
+        defer { fetched = disk.fetchedBytes }
+        return disk.fetchedBytes > 4 << 20 && disk.fetchedBytes == fetched
       })
     for pid in host.pids(of: "nbdkit", on: "h1") { kill(pid, SIGSTOP) }
     defer { for pid in host.pids(of: "nbdkit", on: "h1") { kill(pid, SIGCONT) } }

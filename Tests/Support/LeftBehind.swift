@@ -50,7 +50,7 @@ public enum LeftBehind {
       case "images", "console", "sfd.log", "memtap.log", "storage-daemon.log", "nbdkit.log", "snowfork.db",
         "snowfork.db-wal", "snowfork.db-shm":
         false
-      case "disks": !path.hasPrefix("disks/empty/")
+      case "disks": !path.hasPrefix("disks/empty/") && path != "disks/boot"
       case "libvirt":
         path.hasPrefix("libvirt/run/qemu/") && path.hasSuffix(".xml")
           || path.hasPrefix("libvirt/lib/qemu/domain-")

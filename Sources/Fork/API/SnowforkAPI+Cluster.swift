@@ -17,6 +17,7 @@ extension SnowforkAPI {
       try Self.checkAddress(request.address, "cannot make a cluster")
       let own = try await cluster.make(
         name: request.name, address: request.address, port: Self.port(request.port))
+      service.disks.daemon.setOwnHost(own.name)
       try await listener.open()
       return .with {
         $0.host = own.name
@@ -51,6 +52,7 @@ extension SnowforkAPI {
           .refused, "cannot join the cluster: VMs run on this host under its old name. End them first.")
       }
       let own = try await service.cluster.join(bundle)
+      service.disks.daemon.setOwnHost(own.name)
       try await listener.open()
       await service.cluster.greet()
       let count = await service.cluster.others.count + 1

@@ -99,7 +99,7 @@ actor Cluster {
   private func hello(_ name: String, timeout: Duration = .seconds(5)) async {
     if peers[name] == nil { peers[name] = Peer() }
     do {
-      let reply = try await greeting(to: name).peer.hello(await helloRequest(), options: .within(timeout))
+      let reply = try await greeting(to: name).peer.hello(helloRequest(), options: .within(timeout))
       for member in reply.members { merge(ClusterMember(member)) }
       guard let before = peers[name] else { return }
       let isNew = !before.isUp || before.instance != reply.instance

@@ -86,6 +86,7 @@ extension GuestRun {
         guard !inputIsClosed, !bytes.isEmpty, bytes.count <= inputCredit else { return false }
         inputCredit -= bytes.count
       case .closed:
+        guard !inputIsClosed else { return false }
         inputIsClosed = true
       case .signal:
         guard waitingSignals < Self.signalLimit else { return true }

@@ -23,8 +23,10 @@ struct Family: Codable, Sendable, Equatable {
   /// Clones of the device VM have the numbers that their names end with. Those of its clones have the upper half.
   var directNumbers: ClosedRange<Int>? { plan.map { 1...max(1, $0.vmidMax / 2) } }
 
-  var outward: OutwardPolicy? {
-    allowed.map { .init(allowed: $0.compactMap { .init($0) }, bytesPerSecondMax: bytesPerSecond) }
+  /// The limit holds for what comes inward too.
+  func outward(hasForwards: Bool) -> OutwardPolicy? {
+    guard allowed != nil || hasForwards else { return nil }
+    return .init(allowed: (allowed ?? []).compactMap { .init($0) }, bytesPerSecondMax: bytesPerSecond)
   }
 }
 
@@ -68,11 +70,11 @@ struct FamilyNumbers: Codable, Sendable, FetchableRecord, PersistableRecord {
     next = first
   }
 
-  /// One after the other, and after the last the first again.
-  mutating func take(_ count: Int) -> [Int] {
-    (0..<count).map { _ in
-      defer { next = next == last ? first : next + 1 }
-      return next
-    }
+  /// One after the other. None is given twice, for nobody here knows who lives of those that were made elsewhere. Nil: not
+  /// so many are left.
+  mutating func take(_ count: Int) -> ClosedRange<Int>? {
+    guard count > 0, next + count - 1 <= last else { return nil }
+    defer { next += count }
+    return next...next + count - 1
   }
 }

@@ -35,20 +35,10 @@ extension LibvirtHypervisor {
       {"execute":"block-commit","arguments":{"job-id":"\(Self.mergeJob)","device":"\(disks[index].node)",\
       "top-node":"\(top)","base-node":"\(base)","auto-dismiss":false}}
       """, operation: operation)
-    while true {
-      let answer = try domain.command(#"{"execute":"query-jobs"}"#, operation: operation)
-      let jobs = try? JSONDecoder().decode(JobAnswer.self, from: Data(answer.utf8)).return
-      guard let job = jobs?.first(where: { $0.id == Self.mergeJob }) else { throw failure("its job is gone") }
-      if job.status == "concluded" {
-        try domain.command(
-          #"{"execute":"job-dismiss","arguments":{"id":"\#(Self.mergeJob)"}}"#, operation: operation)
-        if let error = job.error {
-          if error.contains("cancel") { return false }
-          throw failure(error)
-        }
-        break
-      }
-      usleep(5_000)
+    guard let job = try awaitMergeJob(domain, operation) else { throw failure("its job is gone") }
+    if let error = job.error {
+      if error.contains("cancel") { return false }
+      throw failure(error)
     }
     // A job that was called off at its very end may have ended well.
     let files = try self.disks(of: domain, operation: operation)[index].files
@@ -62,6 +52,28 @@ extension LibvirtHypervisor {
     guard let domain = try? Domain(name, of: connection, operation: "merging") else { return }
     _ = try? domain.command(
       #"{"execute":"job-cancel","arguments":{"id":"\#(Self.mergeJob)"}}"#, operation: "merging")
+  }
+
+  public func endMerging(_ name: String) throws(HypervisorError) {
+    let operation = "ending a merge"
+    stopMerging(name)
+    _ = try awaitMergeJob(Domain(name, of: connection, operation: operation), operation)
+  }
+
+  /// Returns when the job has ended, and dismisses it. Nil: there is none.
+  private func awaitMergeJob(_ domain: Domain, _ operation: String) throws(HypervisorError) -> JobAnswer.Job?
+  {
+    while true {
+      let answer = try domain.command(#"{"execute":"query-jobs"}"#, operation: operation)
+      let jobs = try? JSONDecoder().decode(JobAnswer.self, from: Data(answer.utf8)).return
+      guard let job = jobs?.first(where: { $0.id == Self.mergeJob }) else { return nil }
+      if job.status == "concluded" {
+        try domain.command(
+          #"{"execute":"job-dismiss","arguments":{"id":"\#(Self.mergeJob)"}}"#, operation: operation)
+        return job
+      }
+      usleep(5_000)
+    }
   }
 
   private static let mergeJob = "snowfork-merge"

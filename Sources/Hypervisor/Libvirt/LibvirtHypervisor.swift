@@ -163,7 +163,6 @@ public final class LibvirtHypervisor: Hypervisor {
       pid: processID(of: domain.name))
   }
 
-  /// From the file in which libvirt keeps it; 0 if there is none.
   /// libvirt asks with SIGTERM first and waits 10 s, which a QEMU whose virtual CPU waits in a page fault does not heed.
   /// True: it is no child of ours, so that we can not collect it.
   private func killNow(_ name: String) -> Bool {
@@ -180,6 +179,7 @@ public final class LibvirtHypervisor: Hypervisor {
     for _ in 0..<3000 where !ending.isEmpty { usleep(10_000) }
   }
 
+  /// From the file in which libvirt keeps it; 0 if there is none.
   func processID(of name: String) -> pid_t {
     pid_t(ProcessFiles.firstLine("\(runDirectory)/\(name).pid")) ?? 0
   }
