@@ -2,7 +2,7 @@
 public struct FamilyNetwork: Sendable, Equatable {
   /// Who it is: 1 to 100 letters, digits, `.`, `_` and `-`; the same on each host.
   public var family: String
-  /// The VXLAN network identifier, 1 to 16,777,215: the same on each host, and of no other family.
+  /// The VXLAN network identifier, 1 to 16,777,215: the same on each host, and of no other family there.
   public var vni: UInt32
   /// At least 8, at most 29 bits. Other families may have the same.
   public var subnet: IPv4Subnet
