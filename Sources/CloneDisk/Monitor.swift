@@ -37,6 +37,8 @@ final class Monitor: Sendable {
   struct Refused: Error, CustomStringConvertible {
     var command: String
     var description: String
+    /// For those who do not know of commands.
+    var asDiskError: DiskError { DiskError("the storage daemon refused \(command): \(description)") }
   }
   struct Gone: Error {}
 

@@ -22,7 +22,7 @@ extension StorageDaemon {
         try make(export, &state, monitor)
         state.unmade.remove(name)
       } catch let error as Monitor.Refused {
-        failure = failure ?? DiskError("the storage daemon refused \(error.command): \(error)")
+        failure = failure ?? error.asDiskError
       } catch let error as DiskError {
         failure = failure ?? error
       }
@@ -106,18 +106,20 @@ extension StorageDaemon {
       }
       file = try remote(layer, source, monitor)
     }
-    var options: JSONValue = [
-      "driver": .string(layer.format.rawValue), "node-name": .string(Self.node(layer)), "read-only": true,
-      "file": file,
-    ]
-    if layer.format == .qcow2, case .object(var members) = options {
-      members["backing"] = below.map { .string(Self.node($0)) } ?? .null
-      options = .object(members)
-    }
-    do { try monitor.run("blockdev-add", options) } catch {
+    do { try monitor.run("blockdev-add", Self.options(of: layer, file: file, over: below)) } catch {
       deleteRemote(layer.id, monitor)
       throw error
     }
+  }
+
+  /// What a layer's node is made and opened anew with.
+  static func options(of layer: DiskLayer, file: JSONValue, over below: DiskLayer?) -> JSONValue {
+    var options: [String: JSONValue] = [
+      "driver": .string(layer.format.rawValue), "node-name": .string(node(layer)), "read-only": true,
+      "file": file,
+    ]
+    if layer.format == .qcow2 { options["backing"] = below.map { .string(node($0)) } ?? .null }
+    return .object(options)
   }
 
   /// What is read of another host's layer is fetched from it and kept. The cache is written without syncs: `LayerStore`

@@ -27,15 +27,10 @@ extension StorageDaemon {
       where layer.host != state.ownHost && state.open.contains(layer.id)
         && state.passing.contains(layer.id) == state.isKeeping
       {
-        var options: [String: JSONValue] = [
-          "driver": .string(layer.format.rawValue), "node-name": .string(Self.node(layer)),
-          "read-only": true, "file": .string((state.isKeeping ? "r" : "c") + layer.id),
-        ]
-        if layer.format == .qcow2 {
-          let below = export.layers.dropFirst(index + 1).first
-          options["backing"] = below.map { .string(Self.node($0)) } ?? .null
-        }
-        try monitor.run("blockdev-reopen", ["options": [.object(options)]])
+        let options = Self.options(
+          of: layer, file: .string((state.isKeeping ? "r" : "c") + layer.id),
+          over: export.layers.dropFirst(index + 1).first)
+        try monitor.run("blockdev-reopen", ["options": [options]])
         if state.isKeeping { state.passing.remove(layer.id) } else { state.passing.insert(layer.id) }
       }
     }

@@ -238,7 +238,7 @@ public final class StorageDaemon: Sendable {
     do {
       try body(&state, monitor)
     } catch let error as Monitor.Refused {
-      throw DiskError("the storage daemon refused \(error.command): \(error)")
+      throw error.asDiskError
     } catch let error as DiskError {
       throw error
     } catch {

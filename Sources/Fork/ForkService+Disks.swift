@@ -185,8 +185,11 @@ extension ForkService {
   /// learnt of the others then.
   func locateLayers(of exports: [StorageDaemon.Export]) async throws {
     let here = await cluster.host
+    let hosts = Set(exports.flatMap(\.layers).map(\.host)).subtracting([here])
+    if hosts.isEmpty { return }
+    try prepareCertificates()
     var missing: String?
-    for host in Set(exports.flatMap(\.layers).map(\.host)) where host != here {
+    for host in hosts {
       guard let member = await cluster.members[host], !member.isRemoved else {
         missing = host
         continue
@@ -195,7 +198,6 @@ extension ForkService {
         .init(
           address: member.address, port: configuration.diskPort, tlsName: Authority.dnsName(ofHost: host)),
         of: host)
-      try prepareCertificates()
     }
     if let missing {
       throw ForkError(.failed, "host \(missing), which has a layer of the disk, is not in the cluster")

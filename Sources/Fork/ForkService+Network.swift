@@ -91,8 +91,7 @@ extension ForkService {
   private func hostName(of family: Family) -> String { "\(networkTag).\(family.id)" }
 
   private var networkTag: String {
-    SHA256.hash(data: Data(configuration.runDirectory.utf8)).prefix(4)
-      .map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+    Self.hexadecimal(SHA256.hash(data: Data(configuration.runDirectory.utf8)).prefix(4))
   }
 
   /// Makes the family's network on this host, or changes what differs.

@@ -160,10 +160,11 @@ actor ForkService {
 
   static func randomHex(_ bytes: Int) -> String {
     var generator = SystemRandomNumberGenerator()
-    return (0..<bytes).map { _ in
-      let byte = UInt8.random(in: 0...255, using: &generator)
-      return (byte < 16 ? "0" : "") + String(byte, radix: 16)
-    }.joined()
+    return hexadecimal((0..<bytes).map { _ in UInt8.random(in: 0...255, using: &generator) })
+  }
+
+  static func hexadecimal(_ bytes: some Sequence<UInt8>) -> String {
+    bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
   }
 
   static func unixNow() -> Int64 { Int64(Date().timeIntervalSince1970) }

@@ -19,8 +19,9 @@ public struct OwnHost: SuiteTrait, TestTrait, TestScoping {
     guard test.isSuite else {
       try await function()
       if let host = TestHost.here {
-        try checkAfterTest(host)
-        try host.untilNamesAreFree()
+        let vms = try host.vms()
+        try checkAfterTest(host, vms)
+        host.untilNamesAreFree(but: vms.map(\.name))
       }
       return
     }
@@ -39,8 +40,8 @@ public struct OwnHost: SuiteTrait, TestTrait, TestScoping {
     do { return .success(try await body()) } catch { return .failure(error) }
   }
 
-  private func checkAfterTest(_ host: TestHost) throws {
-    let clones = try host.vms().filter { $0.role != "parent" }.map(\.name)
+  private func checkAfterTest(_ host: TestHost, _ vms: [VMDocument]) throws {
+    let clones = vms.filter { $0.role != "parent" }.map(\.name)
     let tickets = try host.tickets()
     let snapshots = try host.snapshots()
     guard !(clones + tickets + snapshots).isEmpty else { return }

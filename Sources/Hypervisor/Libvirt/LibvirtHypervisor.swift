@@ -55,10 +55,7 @@ public final class LibvirtHypervisor: Hypervisor {
 
   public func start(_ spec: MachineSpec) throws(HypervisorError) -> MachineStatus {
     let operation = "starting"
-    for _ in 0..<6000 {
-      if isFree(spec.name) { break }
-      usleep(10_000)
-    }
+    for _ in 0..<6000 where !isFree(spec.name) { usleep(10_000) }
     if !isFree(spec.name) {
       throw HypervisorError(
         .nameTaken, operation: operation, machine: spec.name,

@@ -1,10 +1,10 @@
 #define _GNU_SOURCE
 #include "cguest.h"
+#include "netlink.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/inet_diag.h>
-#include <linux/netlink.h>
 #include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -42,10 +42,6 @@ static int add(struct found *found, const struct inet_diag_sockid *socket) {
   return 0;
 }
 
-static int ask(int fd, const struct diag_request *request) {
-  return send(fd, request, sizeof *request, 0) < 0 ? -errno : 0;
-}
-
 static int find(int fd, int family, uint32_t address, struct found *found) {
   struct diag_request request = {
       .header = {.nlmsg_len = sizeof request,
@@ -53,7 +49,7 @@ static int find(int fd, int family, uint32_t address, struct found *found) {
                  .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
       .body = {.sdiag_family = family, .sdiag_protocol = IPPROTO_TCP, .idiag_states = ~(1U << TCP_LISTEN)},
   };
-  int result = ask(fd, &request);
+  int result = send(fd, &request, sizeof request, 0) < 0 ? -errno : 0;
   _Alignas(struct nlmsghdr) char buffer[8192];
   while (result == 0) {
     ssize_t length = recv(fd, buffer, sizeof buffer, 0);
@@ -75,16 +71,9 @@ static int destroy(int fd, int family, const struct inet_diag_sockid *socket) {
                  .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK},
       .body = {.sdiag_family = family, .sdiag_protocol = IPPROTO_TCP, .id = *socket},
   };
-  int result = ask(fd, &request);
-  if (result < 0) return result;
-  struct {
-    struct nlmsghdr header;
-    struct nlmsgerr error;
-    char rest[256];
-  } answer;
-  if (recv(fd, &answer, sizeof answer, 0) < 0) return -errno;
+  int result = netlink_acknowledged(fd, &request.header);
   /* One that has ended meanwhile is as good. */
-  return answer.error.error == -ENOENT ? 0 : answer.error.error;
+  return result == -ENOENT ? 0 : result;
 }
 
 static int each_connection(uint32_t address, int (*act)(int fd, int family, const struct inet_diag_sockid *)) {

@@ -1,8 +1,8 @@
 #define _GNU_SOURCE
 #include "cguest.h"
+#include "netlink.h"
 
 #include <errno.h>
-#include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <net/if_arp.h>
@@ -75,14 +75,7 @@ static int carry_out(struct message *message) {
   int fd = kept_socket(&kept, AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
   if (fd < 0) return fd;
   message->header.nlmsg_flags |= NLM_F_REQUEST | NLM_F_ACK;
-  if (send(fd, message, message->header.nlmsg_len, 0) < 0) return -errno;
-  struct {
-    struct nlmsghdr header;
-    struct nlmsgerr error;
-    char rest[256];
-  } answer;
-  if (recv(fd, &answer, sizeof answer, 0) < 0) return -errno;
-  return answer.error.error;
+  return netlink_acknowledged(fd, &message->header);
 }
 
 static struct message address_message(unsigned short type, int index, uint32_t address, int prefix) {
