@@ -42,8 +42,8 @@ let package = Package(
     .target(
       name: "Fork",
       dependencies: [
-        "Descriptor", "Memtap", "CloneDisk", "CloneNetwork", "Hypervisor", "Wire", "GuestWire", "GuestMemory",
-        "LinuxSystem",
+        "Descriptor", "Memtap", "CloneDisk", "CloneNetwork", "Hypervisor", "Wire", "GuestWire", "GuestKernel",
+        "GuestMemory", "LinuxSystem",
         .product(name: "GRDB", package: "GRDB.swift"),
         .product(name: "Crypto", package: "swift-crypto"),
         .product(name: "Logging", package: "swift-log"),
@@ -68,7 +68,7 @@ let package = Package(
     // 5  pages on access
     .target(
       name: "Memtap",
-      dependencies: ["GuestMemory", "LinuxSystem", "Mcdist"], swiftSettings: strict),
+      dependencies: ["GuestKernel", "GuestMemory", "LinuxSystem", "Mcdist"], swiftSettings: strict),
 
     // what the phases stand on
     .target(
@@ -79,6 +79,7 @@ let package = Package(
     .target(
       name: "CloneNetwork", dependencies: ["CLibnl", "CLibnftables", "LinuxSystem"], swiftSettings: strict),
     .target(name: "GuestMemory", swiftSettings: strict),
+    .target(name: "GuestKernel", dependencies: ["GuestMemory"], swiftSettings: strict),
     .target(
       name: "Wire",
       dependencies: [
@@ -120,6 +121,8 @@ let package = Package(
       swiftSettings: strict),
     .testTarget(
       name: "CloneNetworkTests", dependencies: ["CloneNetwork", "LinuxSystem"], swiftSettings: strict),
+    .testTarget(
+      name: "GuestKernelTests", dependencies: ["GuestKernel", "GuestMemory"], swiftSettings: strict),
     .testTarget(name: "GuestMemoryTests", dependencies: ["GuestMemory"], swiftSettings: strict),
     .testTarget(
       name: "McdistTests",

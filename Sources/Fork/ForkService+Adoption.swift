@@ -73,7 +73,7 @@ extension ForkService {
         }
         if guest.record.disks != nil { try await withHypervisor { try $0.endMerging(name) } }
         try await reconcileDisks(of: name)
-        if guest.record.state == .running || guest.record.state == .warm {
+        if !guest.record.traits.isAgentless, guest.record.state == .running || guest.record.state == .warm {
           try await reconnect(name)
         }
       } catch {

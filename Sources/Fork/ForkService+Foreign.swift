@@ -39,7 +39,8 @@ extension ForkService {
           commandLine: request.kernelCommandLine, generationID: UUID().uuidString.lowercased(),
           shimToken: Self.randomHex(32), epoch: Int64.random(in: 1...Int64.max), cpuLimitPercent: 0,
           createdUnix: Self.unixNow(), home: request.home,
-          network: family.map { NetworkCard(family: $0, number: Int(slot.number)) }))
+          network: family.map { NetworkCard(family: $0, number: Int(slot.number)) },
+          traits: GuestTraits(request.traits)))
       names.append(slot.name)
     }
     await saveTicket(id)

@@ -1,4 +1,5 @@
 import Foundation
+import GuestKernel
 import GuestWire
 import Hypervisor
 import LinuxSystem
@@ -20,7 +21,8 @@ extension ForkService {
   ///
   /// `forked` is called when the fork point stands and the parent runs on: then a parent's sf_clone returns.
   func fork(
-    ticket id: String, cloneRequest: UInt32, distribution: Distribution = .init(), report: Report,
+    ticket id: String, cloneRequest: UInt32, dropsCache: Bool = false,
+    distribution: Distribution = .init(), report: Report,
     forked: () -> Void = {}
   ) async throws -> Outcome {
     let ticket = try await claim(id)
@@ -28,7 +30,8 @@ extension ForkService {
     let point: ForkPoint
     do {
       point = try await freezePoint(
-        of: ticket.parent, id: "s-" + Self.randomHex(8), kept: false, checkpointRequest: 0, log: &log)
+        of: ticket.parent, id: "s-" + Self.randomHex(8), kept: false, checkpointRequest: 0,
+        dropsCache: dropsCache, log: &log)
     } catch {
       tickets[id]?.record.state = .granted
       await saveTicket(id)
@@ -76,14 +79,19 @@ extension ForkService {
   /// Makes a fork point of a running VM, which runs on when this returns. On failure it runs on as well, and nothing
   /// is left.
   func freezePoint(
-    of name: String, id: String, kept: Bool, checkpointRequest: UInt32, log: inout PhaseLog
+    of name: String, id: String, kept: Bool, checkpointRequest: UInt32, dropsCache: Bool = false,
+    log: inout PhaseLog
   ) async throws -> ForkPoint {
     // A merge gives its turn back for a fork. No await before the turn is waited for: it might be given back meanwhile.
     if merging.contains(name) { Task { try await withHypervisor { $0.stopMerging(name) } } }
     await takeTurn(name)
     defer { turns.leave(name) }
-    let session = try session(name)
     let parent = try guest(name).record
+    let session = parent.traits.isAgentless ? nil : try session(name)
+    if session == nil, dropsCache {
+      throw ForkError(
+        .refused, "cannot drop the page cache of \(name): no agent answers in it. Fork without.")
+    }
     let deviceState = try AnonymousFile.create(name: "device-state")
     let memtapClient = memtap.client
 
@@ -91,41 +99,54 @@ extension ForkService {
 
     do {
       log.begin(.arm)
-      async let prepared: Void = session.prepare()
+      async let prepared = session?.prepare(dropsCache: dropsCache)
       try await memtap.run { try $0.arm(vm: name) }
       log.end()
       log.begin(.prepare)
-      try await prepared
+      let note = try await prepared
       log.end()
       log.begin(.freeze)
-      let (times, layout) = try await withHypervisor { hypervisor in
-        var layout: SnapshotLayout?
-        let times = try hypervisor.freeze(name, deviceState: deviceState.raw, disks: disks) {
-          layout = try memtapClient.commit(vm: name, snapshot: id)
+      let times = try await withHypervisor { hypervisor in
+        try hypervisor.freeze(name, deviceState: deviceState.raw, disks: disks) {
+          try memtapClient.commit(vm: name, snapshot: id)
         }
-        return (times, layout)
       }
       log.end()
-      session.resume(epoch: UInt64(parent.epoch))
-      guard let layout else { throw ForkError(.failed, "cannot fork \(name): no fork point was made.") }
+      session?.resume(epoch: UInt64(parent.epoch))
+      log.begin(.survey)
+      let layout = try await survey(id, of: parent, note: note)
+      log.end()
       let record = SnapshotRecord(
         id: id, parent: name, kept: kept, image: parent.image, memoryBytes: parent.memoryBytes,
         vcpus: parent.vcpus, commandLine: parent.commandLine, descriptorBytes: 0,
         pauseMicroseconds: Int64(times.pauseMicroseconds), createdUnix: Self.unixNow(),
         checkpointRequest: Int64(checkpointRequest), disks: await diskPoints(of: name),
-        network: parent.network?.family)
+        network: parent.network?.family, freePages: Int64(layout.freePages),
+        freeUnknown: layout.freeUnknown.isEmpty ? nil : layout.freeUnknown, traits: parent.traits)
       snapshots[id] = record
       guests[name]?.forkPoints?.insert(id)
       return ForkPoint(
         snapshot: record, deviceState: try AnonymousFile.reopened(deviceState), layout: layout)
     } catch {
-      session.resume(epoch: UInt64(parent.epoch))
+      session?.resume(epoch: UInt64(parent.epoch))
       try? await memtap.run { try $0.disarm(vm: name) }
       // They may have gone over to their new files all the same.
       try? await reconcileDisks(of: name)
       await forgetSnapshot(id)
       throw ForkError.wrap("cannot fork \(name)", error)
     }
+  }
+
+  /// What was free in the guest is known from here on. `note`: where its kernel describes its memory.
+  private func survey(
+    _ id: String, of parent: VMRecord, note: KernelNotePlace?
+  ) async throws -> SnapshotLayout {
+    let lowBytes = hypervisor.lowMemoryBytes(of: UInt64(parent.memoryBytes))
+    let kernel = parent.traits.fetchesAll ? nil : note.map { SurveyedKernel(note: $0, lowBytes: lowBytes) }
+    var layout = try await memtap.run { try $0.survey(snapshot: id, kernel: kernel) }
+    if parent.traits.fetchesAll { layout.freeUnknown = "it was started with --no-avoidance" }
+    if parent.traits.isAgentless { layout.freeUnknown = "no agent answers in it" }
+    return layout
   }
 
   // MARK: activate → ready
@@ -208,8 +229,12 @@ extension ForkService {
     _ name: String, snapshot: SnapshotRecord, deviceState: OwnedDescriptor, request: UInt32, log: PhaseLog
   ) async -> UInt64? {
     do {
-      guard let session = guests[name]?.session, let record = guests[name]?.record else {
+      guard let record = guests[name]?.record else {
         throw ForkError(.failed, "its slot had ended before the fork")
+      }
+      let session = guests[name]?.session
+      if session == nil, !record.traits.isAgentless {
+        throw ForkError(.failed, "the connection to its agent had ended before the fork")
       }
       let begin = monotonicMicroseconds()
       try await bindDisks(of: name, to: snapshot)
@@ -222,12 +247,12 @@ extension ForkService {
       let activated = monotonicMicroseconds()
       let activatedAt = log.elapsedMicroseconds
       guests[name]?.record.activateMicroseconds = Int64(activated - begin)
-      let agentMicroseconds = try await session.giveIdentity(
+      let agentMicroseconds = try await session?.giveIdentity(
         identity(of: record, snapshot: snapshot, request: request))
       self.log.debug(
         "\(name) is ready",
         metadata: [
-          "activate_us": "\(activated - begin)", "agent_us": "\(agentMicroseconds)",
+          "activate_us": "\(activated - begin)", "agent_us": "\(agentMicroseconds ?? 0)",
           "identity_us": "\(monotonicMicroseconds() - activated)",
         ])
       guard guests[name]?.record.state == .activating else { return activatedAt }

@@ -57,6 +57,7 @@ extension ForkService {
       request.memoryBytes = UInt64(first.memoryBytes)
       request.vcpus = UInt32(first.vcpus)
       request.slots = slots.map(\.slotSpec)
+      request.traits = first.traits.wire
       if let family = first.network?.family { request.network = family.wire }
       request.diskBytes = first.ticket.flatMap { tickets[$0]?.diskBytes } ?? []
       let message = request

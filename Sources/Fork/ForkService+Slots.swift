@@ -25,7 +25,7 @@ extension ForkService {
           memoryBytes: source.memoryBytes, vcpus: source.vcpus, commandLine: source.commandLine,
           generationID: UUID().uuidString.lowercased(), shimToken: Self.randomHex(32),
           epoch: Int64.random(in: 1...Int64.max), cpuLimitPercent: 0, createdUnix: Self.unixNow(),
-          host: host == here ? nil : host, network: cards[index]))
+          host: host == here ? nil : host, network: cards[index], traits: source.traits))
       names.append(name)
     }
     return names
@@ -76,7 +76,7 @@ extension ForkService {
         guests[name]?.record.disks = record.disks
       }
       try await launch(record, what: "cannot start slot \(name)")
-      _ = try await connect(name)
+      if !record.traits.isAgentless { _ = try await connect(name) }
       guests[name]?.record.state = .warm
       await save(name)
       return nil

@@ -5,7 +5,7 @@ import Memtap
 extension ForkService {
   /// A fork point that is kept and cloned again and again.
   func createSnapshot(
-    of name: String, id: String?, checkpointRequest: UInt32, log: inout PhaseLog
+    of name: String, id: String?, checkpointRequest: UInt32, dropsCache: Bool = false, log: inout PhaseLog
   ) async throws -> SnapshotRecord {
     if let id {
       try checkName(id)
@@ -18,7 +18,7 @@ extension ForkService {
     }
     let point = try await freezePoint(
       of: name, id: id ?? "s-" + Self.randomHex(8), kept: true, checkpointRequest: checkpointRequest,
-      log: &log)
+      dropsCache: dropsCache, log: &log)
     do {
       _ = try await describe(point, log)
     } catch {
@@ -28,10 +28,13 @@ extension ForkService {
     return snapshots[point.snapshot.id] ?? point.snapshot
   }
 
-  func createOperatorSnapshot(of name: String, id: String) async throws -> SnapshotView {
+  func createOperatorSnapshot(
+    of name: String, id: String, dropsCache: Bool
+  ) async throws -> SnapshotView {
     guard !id.isEmpty else { throw ForkError(.invalid, "cannot make a snapshot: it has no name. Give one.") }
     var log = PhaseLog()
-    let record = try await createSnapshot(of: name, id: id, checkpointRequest: 0, log: &log)
+    let record = try await createSnapshot(
+      of: name, id: id, checkpointRequest: 0, dropsCache: dropsCache, log: &log)
     return SnapshotView(record: record, clones: 0, presentBytes: 0)
   }
 
@@ -60,7 +63,7 @@ extension ForkService {
     let source = CloneSource(
       parent: record.parent, memoryBytes: record.memoryBytes, vcpus: record.vcpus, image: record.image,
       commandLine: record.commandLine, diskBytes: (record.disks ?? []).map(\.virtualBytes),
-      family: record.network)
+      family: record.network, traits: record.traits)
     let ticket = try await requestTicket(
       of: source, count: count, hierarchical: false, owner: .operatorCommand, hosts: hosts, report: report)
     do {

@@ -19,6 +19,7 @@ extension ForkService {
     /// Virtual sizes.
     var diskBytes: [UInt64] = []
     var family: Family?
+    var traits: GuestTraits
   }
 
   func source(vm name: String) throws(ForkError) -> CloneSource {
@@ -29,7 +30,7 @@ extension ForkService {
     return CloneSource(
       parent: name, memoryBytes: record.memoryBytes, vcpus: record.vcpus, image: record.image,
       commandLine: record.commandLine, diskBytes: (record.disks ?? []).map(\.virtualBytes),
-      family: record.network?.family)
+      family: record.network?.family, traits: record.traits)
   }
 
   /// Reserves clones and starts their slots: paused VMs that wait for a device state. This takes the slow part (a

@@ -12,6 +12,7 @@ extension ForkService {
     var cpuLimitPercent: Int
     var disks: [DiskRequest] = []
     var network = NetworkRequest()
+    var traits = GuestTraits()
   }
 
   /// Starts a device VM. On return its agent has answered; on failure nothing of it is left.
@@ -23,6 +24,12 @@ extension ForkService {
     }
     guard (1...64).contains(request.vcpus) else {
       throw ForkError(.invalid, "\(what): \(request.vcpus) virtual CPUs. Ask for 1 to 64.")
+    }
+    if request.traits.isAgentless, request.network.isWanted {
+      throw ForkError(
+        .invalid,
+        "\(what): it would have a network card, and without an agent its clones keep its address. Add --no-network."
+      )
     }
     let image = try GuestImage.read(request.imageDirectory, what: what)
     if request.memoryBytes < image.minimumMemoryBytes || request.memoryBytes % 4096 != 0 {
@@ -44,7 +51,8 @@ extension ForkService {
       kernelPath: image.kernelPath, initrdPath: image.initrdPath, commandLine: image.commandLine,
       generationID: UUID().uuidString.lowercased(), shimToken: Self.randomHex(32),
       epoch: Int64.random(in: 1...Int64.max), cpuLimitPercent: request.cpuLimitPercent,
-      createdUnix: Self.unixNow(), network: try await makeCard(request.network, of: request.name, what: what))
+      createdUnix: Self.unixNow(), network: try await makeCard(request.network, of: request.name, what: what),
+      traits: request.traits)
     guard guests[record.name]?.record.state ?? .ended == .ended else { throw taken(record.name, what) }
     guests[record.name] = Guest(record: record)
     await save(record.name)
@@ -57,17 +65,7 @@ extension ForkService {
       }
       await report(Progress(phase: "boot", done: 0, total: 1, text: "starting \(record.name)"))
       try await launch(record, what: what)
-      await report(Progress(phase: "boot", done: 0, total: 1, text: "waiting for its agent"))
-      let session = try await connect(record.name)
-      let welcome = try await session.hello(
-        session: UInt64.random(in: 1...UInt64.max), epoch: UInt64(record.epoch),
-        hostTimeNanoseconds: Self.wallClockNanoseconds(), timeoutSeconds: 180)
-      try await tellNetwork(record.name, session)
-      log.info(
-        "\(record.name) runs",
-        metadata: [
-          "agent": "\(welcome.agentVersion)", "kernel": "\(welcome.kernelRelease)",
-        ])
+      if !record.traits.isAgentless { try await awaitAgent(of: record, report) }
     } catch {
       let tail = consoleTail(record.name)
       await discard(record.name)
@@ -85,6 +83,20 @@ extension ForkService {
     return guests[record.name]?.record ?? record
   }
 
+  private func awaitAgent(of record: VMRecord, _ report: Report) async throws {
+    await report(Progress(phase: "boot", done: 0, total: 1, text: "waiting for its agent"))
+    let session = try await connect(record.name)
+    let welcome = try await session.hello(
+      session: UInt64.random(in: 1...UInt64.max), epoch: UInt64(record.epoch),
+      hostTimeNanoseconds: Self.wallClockNanoseconds(), timeoutSeconds: 180)
+    try await tellNetwork(record.name, session)
+    log.info(
+      "\(record.name) runs",
+      metadata: [
+        "agent": "\(welcome.agentVersion)", "kernel": "\(welcome.kernelRelease)",
+      ])
+  }
+
   private func taken(_ name: String, _ what: String) -> ForkError {
     ForkError(
       .exists, "\(what): a VM of that name exists. Choose another, or end it with sfctl vm destroy \(name).")
@@ -95,9 +107,13 @@ extension ForkService {
   func stopVM(_ name: String, destroy: Bool, timeoutSeconds: Int) async throws {
     let guest = try guest(name)
     await completeSnapshots(of: name)
-    if !destroy, let session = guest.session, guest.record.state == .running {
+    if !destroy, guest.record.state == .running, guest.session != nil || guest.record.traits.isAgentless {
       guests[name]?.isStopping = true
-      session.shutdown()
+      if let session = guest.session {
+        session.shutdown()
+      } else {
+        try? await withHypervisor { try $0.requestShutdown(name) }
+      }
       let deadline = ContinuousClock.now + .seconds(timeoutSeconds > 0 ? timeoutSeconds : 30)
       while ContinuousClock.now < deadline, isAlive(name) {
         try await Task.sleep(for: .milliseconds(20))

@@ -127,6 +127,10 @@ actor ForkService {
       throw ForkError(
         .failed, "cannot reach the agent of \(name): it was cut off: \(reason). Start the VM anew.")
     }
+    if guest.record.traits.isAgentless {
+      throw ForkError(
+        .refused, "cannot reach the agent of \(name): it was started with --no-agent. Start it without that.")
+    }
     guard let session = guest.session, guest.record.state == .running else {
       throw ForkError(
         .refused,

@@ -19,7 +19,7 @@ extension GuestMessage {
     _ type: MessageType, from reader: inout FieldReader
   ) throws(GuestWireError) -> GuestMessage {
     switch type {
-    case .prepare: .prepare
+    case .prepare: .prepare(dropsCache: try reader.flag("dropsCache"))
     case .shutdown: .shutdown
     case .checkpoint: .checkpoint
     case .cancel: .cancel
@@ -37,7 +37,10 @@ extension GuestMessage {
           agentVersion: try reader.text("agentVersion"),
           kernelRelease: try reader.text("kernelRelease"), vcpus: try reader.number("vcpus"),
           bootID: try reader.text("bootID"), epoch: try reader.number("epoch")))
-    case .prepared: .prepared(reason: try reader.outcome())
+    case .prepared:
+      .prepared(
+        reason: try reader.outcome(), noteAddress: try reader.number("noteAddress"),
+        noteBytes: try reader.number("noteBytes"))
     case .network:
       .network(
         Network(

@@ -57,7 +57,7 @@ extension GuestMessage {
 
   private func write(to writer: inout FieldWriter) throws(GuestWireError) {
     switch self {
-    case .prepare, .shutdown, .checkpoint, .cancel, .done, .runInputClosed:
+    case .shutdown, .checkpoint, .cancel, .done, .runInputClosed:
       break
     case .hello(let hello):
       writer.number(hello.session)
@@ -77,7 +77,13 @@ extension GuestMessage {
       try writer.text("ipAddress", network.ipAddress)
       try writer.text("gateway", network.gateway)
       try writer.text("names", network.names, limit: FieldLimit.stream)
-    case .prepared(let reason), .networkTaken(let reason):
+    case .prepare(let dropsCache):
+      writer.number(UInt8(dropsCache ? 1 : 0))
+    case .prepared(let reason, let address, let bytes):
+      try writer.outcome(reason)
+      writer.number(address)
+      writer.number(bytes)
+    case .networkTaken(let reason):
       try writer.outcome(reason)
     case .identityTaken(let taken):
       try writer.outcome(taken.reason)

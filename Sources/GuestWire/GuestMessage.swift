@@ -2,7 +2,8 @@
 public enum GuestMessage: Equatable, Sendable {
   // host → guest: the life of the VM
   case hello(Hello)
-  case prepare
+  /// A fork is coming. `dropsCache`: the guest gives up its clean page cache before.
+  case prepare(dropsCache: Bool)
   /// The parent goes on after a fork; it keeps its epoch.
   case resume(epoch: UInt64)
   case identity(Identity)
@@ -12,8 +13,9 @@ public enum GuestMessage: Equatable, Sendable {
 
   // guest → host: answers to those
   case welcome(Welcome)
-  /// From here the agent sends nothing until `resume` or `identity`. A reason: it could not prepare.
-  case prepared(reason: String?)
+  /// From here the agent sends nothing until `resume` or `identity`. A reason: it could not prepare. The kernel's note
+  /// VMCOREINFO: its guest-physical address, and bytes; 0 if it has none, or none that the host may go by.
+  case prepared(reason: String?, noteAddress: UInt64, noteBytes: UInt32)
   case identityTaken(IdentityTaken)
   /// A reason: it could not be set up.
   case networkTaken(reason: String?)

@@ -10,6 +10,9 @@ public protocol Hypervisor: AnyObject, Sendable {
   /// A descriptor made under another one is refused.
   var compatibility: String { get }
 
+  /// How much of a machine's RAM lies below 4 GiB in its guest's physical addresses; the rest begins at 4 GiB.
+  func lowMemoryBytes(of memoryBytes: UInt64) -> UInt64
+
   /// Starts a machine. A parent boots and runs on return; a slot is on return a paused domain that waits with
   /// `-incoming defer`. On failure nothing of it is left.
   func start(_ spec: MachineSpec) throws(HypervisorError) -> MachineStatus

@@ -96,7 +96,7 @@ struct GuestChannelTests {
 
   @Test func `a message that only the host sends cuts it off`() throws {
     let line = try Line()
-    try line.receive(.prepare)
+    try line.receive(.prepare(dropsCache: false))
     #expect(line.cutOffReason != nil)
   }
 
@@ -135,7 +135,7 @@ struct GuestChannelTests {
   @Test func `between prepare and resume nothing is sent`() throws {
     let line = try Line()
     let promise = line.channel.eventLoop.makePromise(of: GuestMessage.self)
-    line.handler.ask(.prepare, timeout: .seconds(3), promise: promise)
+    line.handler.ask(.prepare(dropsCache: false), timeout: .seconds(3), promise: promise)
     #expect(try line.channel.readOutbound(as: ByteBuffer.self) != nil)
     let (output, continuation) = AsyncThrowingStream.makeStream(of: GuestCommand.Event.self)
     let started = line.channel.eventLoop.makePromise(of: GuestMessage.self)
@@ -168,8 +168,8 @@ struct GuestChannelTests {
       return (promise.futureResult, frame.request)
     }
     let (answered, first) = try ask()
-    try line.receive(.prepared(reason: nil), request: first)
-    #expect(try answered.wait() == .prepared(reason: nil))
+    try line.receive(.prepared(reason: nil, noteAddress: 4096, noteBytes: 1024), request: first)
+    #expect(try answered.wait() == .prepared(reason: nil, noteAddress: 4096, noteBytes: 1024))
 
     let (refused, second) = try ask()
     try line.receive(.failed(errno: 12, message: "no memory"), request: second)

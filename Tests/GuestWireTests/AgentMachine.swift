@@ -169,9 +169,11 @@ final class AgentMachine {
   // MARK: - Forks
 
   func prepare() throws {
-    try send(.prepare, request: 2)
-    let reason = try wait("prepared") { if case .prepared(let reason) = $0 { reason ?? "" } else { nil } }
-      .value
+    try send(.prepare(dropsCache: false), request: 2)
+    let reason = try wait("prepared") {
+      if case .prepared(let reason, _, _) = $0 { reason ?? "" } else { nil }
+    }
+    .value
     guard reason.isEmpty else { throw Failure.timedOut("prepared: \(reason)") }
   }
 

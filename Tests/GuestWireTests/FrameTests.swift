@@ -31,7 +31,7 @@ import Testing
 
   @Test func framesComeOutWholeHoweverTheStreamIsCut() throws {
     let frames = try [
-      Frame(.prepare, epoch: 1),
+      Frame(.prepare(dropsCache: false), epoch: 1),
       Frame(.exit(vmid: 3, status: -1, result: .init(repeating: 7, count: 5000)), epoch: 2, request: 9),
       Frame(.done, epoch: 3, request: 10),
     ]

@@ -4,11 +4,12 @@ import Testing
 @Suite struct GuestMessageTests {
   static let everyMessage: [GuestMessage] = [
     .hello(.init(session: 1, epoch: 2, hostTimeNanoseconds: 3)),
-    .prepare, .resume(epoch: .max), .identity(identity), .shutdown,
+    .prepare(dropsCache: true), .resume(epoch: .max), .identity(identity), .shutdown,
     .welcome(.init(agentVersion: "1.0", kernelRelease: "6.1.0", vcpus: 4, bootID: "b", epoch: 9)),
     .network(.init(ipAddress: "10.0.0.2/8", gateway: "", names: "10.0.0.2 dev\n")),
     .networkTaken(reason: nil), .networkTaken(reason: "no interface"),
-    .prepared(reason: nil), .prepared(reason: "no /dev/kmsg"),
+    .prepared(reason: nil, noteAddress: 1 << 33, noteBytes: 4096),
+    .prepared(reason: "no /dev/kmsg", noteAddress: 0, noteBytes: 0),
     .identityTaken(.init(reason: nil, microseconds: 12)),
     .identityTaken(.init(reason: "no reseed", microseconds: 3_000_000)),
     .requestTicket(clones: 8, hierarchical: true), .clone(ticket: "t"), .checkpoint,

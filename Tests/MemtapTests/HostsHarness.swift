@@ -35,7 +35,7 @@ final class HostsHarness {
     transport: PageTransport = .auto
   ) throws {
     let client = hosts[origin].client
-    let layout = try client.layout(snapshot: snapshot)
+    let layout = try client.survey(snapshot: snapshot, kernel: nil)
     let place = try client.serve(snapshot: snapshot, address: address(origin), transport: transport)
     for other in others {
       try hosts[other].client.attach(

@@ -96,7 +96,8 @@ final class PagerHarness {
   func freeze(_ guest: TestGuest, as snapshot: String) throws -> [UInt64] {
     try client.arm(vm: guest.name)
     try guest.pause()
-    let layout = try client.commit(vm: guest.name, snapshot: snapshot)
+    try client.commit(vm: guest.name, snapshot: snapshot)
+    let layout = try client.survey(snapshot: snapshot, kernel: nil)
     #expect(layout.ramBytes == UInt64(guest.pages) * 4096)
     // Reading changes nothing of a snapshot, as the kernel resolves it without the pager or from what is there.
     let tags = try guest.tags()

@@ -166,7 +166,7 @@ import Testing
     }
     var other = origin
     other.port ^= 1
-    let layout = try hosts[0].client.layout(snapshot: "s1")
+    let layout = try hosts[0].client.survey(snapshot: "s1", kernel: nil)
     #expect(throws: MemtapError.self) {
       try hosts[1].client.attach(
         RemoteSnapshot(

@@ -20,6 +20,7 @@ final class Agent {
   private let reaper: Reaper
   private let clone: CloneLife
   private let identity: Identity
+  private let kernelNote = KernelNote()
   private var hasReportedViolation = false
   /// Of the sfd that the commands were started by.
   private var session: UInt64 = 0
@@ -77,7 +78,7 @@ final class Agent {
 
   private func obey(_ message: GuestMessage, request: UInt32) {
     switch message {
-    case .prepare: prepare(request: request)
+    case .prepare(let dropsCache): prepare(request: request, dropsCache: dropsCache)
     case .resume: goOn()
     case .shutdown: Init.powerOff()
     case .network(let network): setUp(network, request: request)
@@ -123,15 +124,18 @@ final class Agent {
     port.send(.networkTaken(reason: identity.setUp(network, loop: loop)), request: request)
   }
 
-  private func prepare(request: UInt32) {
+  private func prepare(request: UInt32, dropsCache: Bool) {
     // Were an earlier fork's end missed, the answer would be held back with all else.
     goOn()
     do {
       try identity.prepare()
-      port.send(.prepared(reason: nil), request: request)
+      if dropsCache { try PageCache.drop() }
+      port.send(
+        .prepared(reason: nil, noteAddress: kernelNote.address, noteBytes: kernelNote.bytes), request: request
+      )
       port.hold()
     } catch {
-      port.send(.prepared(reason: "\(error)"), request: request)
+      port.send(.prepared(reason: "\(error)", noteAddress: 0, noteBytes: 0), request: request)
     }
   }
 

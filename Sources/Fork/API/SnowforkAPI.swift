@@ -35,7 +35,7 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
           vcpus: Int(request.vcpus), cpuLimitPercent: Int(request.cpuLimitPercent),
           disks: request.disks.map {
             $0.path.isEmpty ? .empty(virtualBytes: $0.virtualBytes) : .copy(of: $0.path)
-          }, network: .init(request.network))
+          }, network: .init(request.network), traits: .init(request.traits))
       ) { progress in
         try? await response.write(.with { $0.progress = progress.wire })
       }
@@ -80,7 +80,8 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
         // Whoever interrupts sfctl before the fork wants none.
         if context.cancellation.isCancelled { throw CancellationError() }
         let outcome = try await service.fork(
-          ticket: ticket.id, cloneRequest: 0, distribution: distribution, report: report)
+          ticket: ticket.id, cloneRequest: 0, dropsCache: request.dropCache, distribution: distribution,
+          report: report)
         try await deliver(outcome, response, context)
       } catch {
         await service.removeUnusedTicket(ticket.id)
@@ -94,7 +95,9 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
   ) async throws -> Snowfork_V1_SnapshotInfo {
     try await translatingErrors("cannot make snapshot \(request.snapshot)") {
       try await service.requireHere(request.name, to: "make a snapshot of \(request.name)")
-      return try await service.createOperatorSnapshot(of: request.name, id: request.snapshot).wire
+      return try await service.createOperatorSnapshot(
+        of: request.name, id: request.snapshot, dropsCache: request.dropCache
+      ).wire
     }
   }
 

@@ -56,6 +56,8 @@ extension ForkService.Outcome {
       $0.parentPauseUs = UInt64(snapshot.pauseMicroseconds)
       $0.forkUs = forkMicroseconds
       $0.ticketUs = UInt64(ticket.ticketMicroseconds)
+      $0.freePages = UInt64(snapshot.freePages)
+      $0.freeUnknown = snapshot.freeUnknown ?? ""
       $0.phases = log.entries.map { entry in
         .with {
           $0.phase = entry.phase.rawValue
@@ -107,6 +109,21 @@ extension ForkService.SnapshotView {
       $0.kept = record.kept
       $0.presentBytes = presentBytes
       $0.image = record.image
+      $0.freePages = UInt64(record.freePages)
+      $0.freeUnknown = record.freeUnknown ?? ""
+    }
+  }
+}
+
+extension GuestTraits {
+  init(_ wire: Snowfork_V1_GuestTraits) {
+    self.init(fetchesAll: wire.fetchesAll, isAgentless: wire.agentless)
+  }
+
+  var wire: Snowfork_V1_GuestTraits {
+    .with {
+      $0.fetchesAll = fetchesAll
+      $0.agentless = isAgentless
     }
   }
 }

@@ -1,3 +1,4 @@
+import GuestKernel
 import GuestWire
 import NIOCore
 import NIOPosix
@@ -65,12 +66,18 @@ final class GuestSession: Sendable {
     }
   }
 
-  /// On return the agent holds back all it has to send, until `resume`.
-  func prepare() async throws {
-    guard case .prepared(let reason) = try await ask(.prepare, timeoutSeconds: 10) else {
+  /// On return the agent holds back all it has to send, until `resume`, and with `dropsCache` the guest has given up its
+  /// clean page cache. Answers where the guest's kernel describes its
+  /// memory; nil: it does not, or free pages of it must not be taken for zeros.
+  func prepare(dropsCache: Bool) async throws -> KernelNotePlace? {
+    guard
+      case .prepared(let reason, let address, let bytes) = try await ask(
+        .prepare(dropsCache: dropsCache), timeoutSeconds: dropsCache ? 60 : 10)
+    else {
       throw GuestError.unexpected("not prepared")
     }
     if let reason { throw GuestError.refused(errno: 0, reason) }
+    return bytes == 0 ? nil : KernelNotePlace(address: address, bytes: bytes)
   }
 
   /// On return the device VM has its address and knows the family's names.

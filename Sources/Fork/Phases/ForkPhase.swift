@@ -10,6 +10,8 @@ public enum ForkPhase: String, Sendable, CaseIterable {
   case prepare
   /// The parent stands still within this one only.
   case freeze
+  /// The pages that the guest had free are found, the parent running again.
+  case survey
   /// Device state and RAM layout become a descriptor.
   case descriptor
   /// The descriptor goes to the other hosts of the ticket, once to each: from the first's begin to the last's arrival.

@@ -61,6 +61,15 @@ struct VMRecord: Codable, Sendable, FetchableRecord, PersistableRecord {
   var disks: [VMDisk]?
   /// Nil: none.
   var network: NetworkCard?
+  var traits = GuestTraits()
+}
+
+/// How a guest takes part in forks. Its clones, and theirs, are as it is.
+struct GuestTraits: Codable, Sendable, Equatable {
+  /// Clones fetch also what was free or is overwritten whole.
+  var fetchesAll = false
+  /// No agent answers in it, and none is waited for.
+  var isAgentless = false
 }
 
 /// A reservation for clones.
@@ -112,6 +121,12 @@ struct SnapshotRecord: Codable, Sendable, FetchableRecord, PersistableRecord {
   var disks: [DiskPoint]?
   /// Of the VM and its clones; nil: none.
   var network: Family?
+  /// Pages that were free in the guest and held data: clones get zeros.
+  var freePages: Int64 = 0
+  /// Why it is not known what was free.
+  var freeUnknown: String?
+  /// Of the VM.
+  var traits = GuestTraits()
 }
 
 /// How one vmid of a ticket ended.

@@ -130,6 +130,18 @@ final class Store: Sendable {
         for column in ["first", "last", "next"] { table.column(column, .integer).notNull() }
       }
     }
+    migrator.registerMigration("5") { database in
+      try database.alter(table: "snapshot") { table in
+        table.add(column: "freePages", .integer).notNull().defaults(to: 0)
+        table.add(column: "freeUnknown", .text)
+      }
+      for name in ["vm", "snapshot"] {
+        try database.alter(table: name) { table in
+          table.add(column: "traits", .text).notNull().defaults(
+            to: #"{"fetchesAll":false,"isAgentless":false}"#)
+        }
+      }
+    }
     return migrator
   }
 }

@@ -11,6 +11,10 @@ package struct DomainDefinition {
   /// Name of the virtio-serial port that the guest's agent opens.
   package static let agentPortName = "org.snowfork.agent"
   package static let machineType = "pc-i440fx-7.2"
+  /// Of this machine type (hw/i386/pc_piix.c): RAM of 3.5 GiB and more leaves room for devices from 3 GiB on.
+  package static func lowMemoryBytes(of memoryBytes: UInt64) -> UInt64 {
+    memoryBytes >= 0xe000_0000 ? 0xc000_0000 : memoryBytes
+  }
   /// The CPU model that QEMU's TCG emulates without leaving anything out, and instructions added to it.
   package static let emulatedCPU = "Nehalem"
   package static let emulatedCPUFeatures = ["rdrand"]

@@ -53,6 +53,10 @@ public final class LibvirtHypervisor: Hypervisor {
       + "\(cpu) \(accelerator.accelerator.rawValue)"
   }
 
+  public func lowMemoryBytes(of memoryBytes: UInt64) -> UInt64 {
+    DomainDefinition.lowMemoryBytes(of: memoryBytes)
+  }
+
   public func start(_ spec: MachineSpec) throws(HypervisorError) -> MachineStatus {
     let operation = "starting"
     for _ in 0..<6000 where !isFree(spec.name) { usleep(10_000) }

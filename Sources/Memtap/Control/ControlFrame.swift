@@ -7,7 +7,7 @@ import LinuxSystem
 ///     0        4          8
 ///     | length | runs     | JSON, `length` bytes | page runs, 8 bytes each: first u32, count u32
 ///
-/// Little endian. A layout travels as raw runs, for it is made inside a parent's pause.
+/// Little endian. A layout travels as raw runs: it may have many.
 struct ControlFrame {
   var json: [UInt8]
   var runs: [SnapshotLayout.PageRun]
@@ -70,6 +70,7 @@ enum ControlRequest: Codable, Sendable {
   case forget(vm: String)
   case arm(vm: String)
   case commit(vm: String, snapshot: String)
+  case survey(snapshot: String, kernel: SurveyedKernel?)
   case disarm(vm: String)
   case activate(vm: String, snapshot: String)
   case drop(snapshot: String)
@@ -82,7 +83,6 @@ enum ControlRequest: Codable, Sendable {
   case originGone(snapshot: String, reason: String)
   case history(snapshot: String)
   case statistics
-  case layout(snapshot: String)
   /// From here on the connection carries `MemtapEvent`s to the client.
   case events
 }
@@ -95,7 +95,7 @@ enum ControlAnswer: Codable, Sendable {
   case origin(PageOrigin)
   case history(SnapshotHistory)
   case statistics(MemtapStatistics)
-  /// The runs travel beside it.
-  case layout(ramBytes: UInt64)
+  /// Its `existing` travels beside it.
+  case layout(SnapshotLayout)
   case failed(MemtapError)
 }

@@ -53,7 +53,9 @@ package final class ControlServer: Sendable {
       case let .rename(vm, name): try pager.rename(vm: vm, to: name)
       case let .forget(vm): try pager.forget(vm: vm)
       case let .arm(vm): try pager.arm(vm: vm)
-      case let .commit(vm, snapshot): return encode(try pager.commit(vm: vm, snapshot: snapshot))
+      case let .commit(vm, snapshot): try pager.commit(vm: vm, snapshot: snapshot)
+      case let .survey(snapshot, kernel):
+        return encode(try pager.survey(snapshot: snapshot, kernel: kernel))
       case let .disarm(vm): try pager.disarm(vm: vm)
       case let .activate(vm, snapshot): try pager.activate(vm: vm, snapshot: snapshot)
       case let .drop(snapshot): try pager.drop(snapshot: snapshot)
@@ -70,7 +72,6 @@ package final class ControlServer: Sendable {
       case let .history(snapshot):
         return ControlFrame.encode(ControlAnswer.history(try pager.history(snapshot: snapshot)))
       case .statistics: return ControlFrame.encode(ControlAnswer.statistics(try pager.statistics()))
-      case let .layout(snapshot): return encode(try pager.layout(snapshot: snapshot))
       case .events: preconditionFailure("handled by converse")
       }
       return ControlFrame.encode(ControlAnswer.done)
@@ -80,6 +81,8 @@ package final class ControlServer: Sendable {
   }
 
   private func encode(_ layout: SnapshotLayout) -> [UInt8] {
-    ControlFrame.encode(ControlAnswer.layout(ramBytes: layout.ramBytes), runs: layout.existing)
+    var header = layout
+    header.existing = []
+    return ControlFrame.encode(ControlAnswer.layout(header), runs: layout.existing)
   }
 }

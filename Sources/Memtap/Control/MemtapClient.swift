@@ -31,11 +31,14 @@ public final class MemtapClient: MemtapControl, Sendable {
   public func arm(vm: String) throws(MemtapError) { try call(.arm(vm: vm), "arm", vm) }
   public func disarm(vm: String) throws(MemtapError) { try call(.disarm(vm: vm), "disarm", vm) }
 
-  public func commit(vm: String, snapshot: String) throws(MemtapError) -> SnapshotLayout {
-    try layout(.commit(vm: vm, snapshot: snapshot), "commit", vm)
+  public func commit(vm: String, snapshot: String) throws(MemtapError) {
+    try call(.commit(vm: vm, snapshot: snapshot), "commit", vm)
   }
-  public func layout(snapshot: String) throws(MemtapError) -> SnapshotLayout {
-    try layout(.layout(snapshot: snapshot), "layout", snapshot)
+  public func survey(snapshot: String, kernel: SurveyedKernel?) throws(MemtapError) -> SnapshotLayout {
+    let (answer, runs) = try call(.survey(snapshot: snapshot, kernel: kernel), "survey", snapshot)
+    guard case .layout(var layout) = answer else { throw nonsense("survey") }
+    layout.existing = runs
+    return layout
   }
 
   public func activate(vm: String, snapshot: String) throws(MemtapError) {
@@ -145,14 +148,6 @@ public final class MemtapClient: MemtapControl, Sendable {
     idle.withLock { $0.append(socket) }
     if case let .failed(error) = answer { throw error }
     return (answer, frame.runs)
-  }
-
-  private func layout(
-    _ request: ControlRequest, _ operation: String, _ subject: String
-  ) throws(MemtapError) -> SnapshotLayout {
-    let (answer, runs) = try call(request, operation, subject)
-    guard case let .layout(ramBytes) = answer else { throw nonsense(operation) }
-    return SnapshotLayout(ramBytes: ramBytes, existing: runs)
   }
 
   private func nonsense(_ operation: String) -> MemtapError {

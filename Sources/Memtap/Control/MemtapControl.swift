@@ -1,3 +1,5 @@
+import GuestKernel
+
 /// What the daemon asks of the pager. Implemented by `MemtapClient` over `memtap.sock`.
 ///
 /// All calls block until the pager has done it; they are made on worker threads. A lost connection throws
@@ -19,7 +21,10 @@ public protocol MemtapControl: AnyObject, Sendable {
   func arm(vm: String) throws(MemtapError)
   /// Second half, the VM stopped: protects again what was written since `arm`. On return the snapshot exists.
   /// The only call inside the parent's pause.
-  func commit(vm: String, snapshot: String) throws(MemtapError) -> SnapshotLayout
+  func commit(vm: String, snapshot: String) throws(MemtapError)
+  /// Once, before the snapshot is cloned: finds the pages that its guest's kernel had free, which are zeros to its
+  /// clones from now on. With no kernel nothing is free. Answers the page presence for the descriptor.
+  func survey(snapshot: String, kernel: SurveyedKernel?) throws(MemtapError) -> SnapshotLayout
   /// Takes an `arm` back; the VM runs on as before.
   func disarm(vm: String) throws(MemtapError)
 
@@ -45,8 +50,17 @@ public protocol MemtapControl: AnyObject, Sendable {
   func history(snapshot: String) throws(MemtapError) -> SnapshotHistory
 
   func statistics() throws(MemtapError) -> MemtapStatistics
-  /// The page presence of a snapshot for the descriptor.
-  func layout(snapshot: String) throws(MemtapError) -> SnapshotLayout
+}
+
+/// Where a Linux guest's kernel describes its memory.
+public struct SurveyedKernel: Sendable, Codable {
+  public var note: KernelNotePlace
+  /// Bytes of RAM below 4 GiB.
+  public var lowBytes: UInt64
+  public init(note: KernelNotePlace, lowBytes: UInt64) {
+    self.note = note
+    self.lowBytes = lowBytes
+  }
 }
 
 public struct MemtapStatus: Sendable, Codable {
@@ -62,9 +76,13 @@ public struct MemtapStatus: Sendable, Codable {
   }
 }
 
-/// Which pages of a snapshot hold data. All others are zero.
+/// Which pages of a snapshot hold data. All others are zero to its clones.
 public struct SnapshotLayout: Sendable, Codable {
   public var ramBytes: UInt64
+  /// Pages that were free in the guest and held data, so would have been fetched by who allocates them.
+  public var freePages = 0
+  /// Why it is not known what was free; empty: it is.
+  public var freeUnknown = ""
   /// Pages that are not known to be zero, as (first page, page count) runs in ascending order.
   public var existing: [PageRun]
   public struct PageRun: Sendable, Codable, Equatable {

@@ -145,24 +145,24 @@ extension Pager {
     }
   }
 
-  package func commit(vm: String, snapshot id: String) throws(MemtapError) -> SnapshotLayout {
+  package func commit(vm: String, snapshot id: String) throws(MemtapError) {
     let region = try region(vm, "commit")
     guard isFileName(id) else {
       throw MemtapError(.failed, operation: "commit", subject: vm, cause: "\(id) is no snapshot's name")
     }
     let thread = region.thread
-    return try thread.attempt { () throws(MemtapError) -> SnapshotLayout in
+    try thread.attempt { () throws(MemtapError) in
       if let known = self.directory.withLock({ $0.snapshots[id] }) {
         guard known.origin === region else {
           throw MemtapError(.state, operation: "commit", subject: vm, cause: "snapshot \(id) exists")
         }
-        return known.layout
+        return
       }
-      return try self.commit(region, as: id).layout
+      try self.commit(region, as: id)
     }
   }
 
-  private func commit(_ region: Region, as id: String) throws(MemtapError) -> Snapshot {
+  private func commit(_ region: Region, as id: String) throws(MemtapError) {
     guard let arming = region.arming, arming.isComplete else {
       throw MemtapError(.state, operation: "commit", subject: region.name, cause: "the VM is not armed")
     }
@@ -188,7 +188,6 @@ extension Pager {
     directory.withLock { $0.snapshots[id] = staged }
     region.workingSet.prepare(pageCount: region.pageCount, window: region.thread.tuning.fetchWindow)
     staged.history.since = monotonicNanoseconds()
-    return staged
   }
 
   package func disarm(vm: String) throws(MemtapError) {

@@ -134,11 +134,6 @@ package final class Pager: MemtapControl, @unchecked Sendable {
     return statistics
   }
 
-  package func layout(snapshot id: String) throws(MemtapError) -> SnapshotLayout {
-    let snapshot = try snapshot(id, "layout")
-    return snapshot.thread.perform { snapshot.layout }
-  }
-
   /// What a new listener for events has to know at once.
   func standingEvents() -> [MemtapEvent] {
     let (regions, snapshots) = directory.withLock { (Array($0.regions.values), Array($0.snapshots.values)) }

@@ -231,6 +231,15 @@ public nonisolated struct Snowfork_V1_StartSlotsRequest: @unchecked Sendable {
   /// Clears the value of `network`. Subsequent reads from it will return its default value.
   public mutating func clearNetwork() {_uniqueStorage()._network = nil}
 
+  public var traits: Snowfork_V1_GuestTraits {
+    get {_storage._traits ?? Snowfork_V1_GuestTraits()}
+    set {_uniqueStorage()._traits = newValue}
+  }
+  /// Returns true if `traits` has been explicitly set.
+  public var hasTraits: Bool {_storage._traits != nil}
+  /// Clears the value of `traits`. Subsequent reads from it will return its default value.
+  public mutating func clearTraits() {_uniqueStorage()._traits = nil}
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -923,7 +932,7 @@ nonisolated extension Snowfork_V1_SlotSpec: SwiftProtobuf.Message, SwiftProtobuf
 
 nonisolated extension Snowfork_V1_StartSlotsRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".StartSlotsRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}home\0\u{1}ticket\0\u{1}parent\0\u{1}image\0\u{3}kernel_command_line\0\u{3}memory_bytes\0\u{1}vcpus\0\u{1}hierarchical\0\u{1}slots\0\u{3}disk_bytes\0\u{1}network\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}home\0\u{1}ticket\0\u{1}parent\0\u{1}image\0\u{3}kernel_command_line\0\u{3}memory_bytes\0\u{1}vcpus\0\u{1}hierarchical\0\u{1}slots\0\u{3}disk_bytes\0\u{1}network\0\u{1}traits\0")
 
   fileprivate class _StorageClass {
     var _home: String = String()
@@ -937,6 +946,7 @@ nonisolated extension Snowfork_V1_StartSlotsRequest: SwiftProtobuf.Message, Swif
     var _slots: [Snowfork_V1_SlotSpec] = []
     var _diskBytes: [UInt64] = []
     var _network: Snowfork_V1_FamilyNetwork? = nil
+    var _traits: Snowfork_V1_GuestTraits? = nil
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -958,6 +968,7 @@ nonisolated extension Snowfork_V1_StartSlotsRequest: SwiftProtobuf.Message, Swif
       _slots = source._slots
       _diskBytes = source._diskBytes
       _network = source._network
+      _traits = source._traits
     }
   }
 
@@ -987,6 +998,7 @@ nonisolated extension Snowfork_V1_StartSlotsRequest: SwiftProtobuf.Message, Swif
         case 9: try { try decoder.decodeRepeatedMessageField(value: &_storage._slots) }()
         case 10: try { try decoder.decodeRepeatedUInt64Field(value: &_storage._diskBytes) }()
         case 11: try { try decoder.decodeSingularMessageField(value: &_storage._network) }()
+        case 12: try { try decoder.decodeSingularMessageField(value: &_storage._traits) }()
         default: break
         }
       }
@@ -1032,6 +1044,9 @@ nonisolated extension Snowfork_V1_StartSlotsRequest: SwiftProtobuf.Message, Swif
       try { if let v = _storage._network {
         try visitor.visitSingularMessageField(value: v, fieldNumber: 11)
       } }()
+      try { if let v = _storage._traits {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 12)
+      } }()
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -1052,6 +1067,7 @@ nonisolated extension Snowfork_V1_StartSlotsRequest: SwiftProtobuf.Message, Swif
         if _storage._slots != rhs_storage._slots {return false}
         if _storage._diskBytes != rhs_storage._diskBytes {return false}
         if _storage._network != rhs_storage._network {return false}
+        if _storage._traits != rhs_storage._traits {return false}
         return true
       }
       if !storagesAreEqual {return false}

@@ -78,11 +78,38 @@ public nonisolated struct Snowfork_V1_StartVMRequest: Sendable {
   /// Clears the value of `network`. Subsequent reads from it will return its default value.
   public mutating func clearNetwork() {self._network = nil}
 
+  public var traits: Snowfork_V1_GuestTraits {
+    get {_traits ?? Snowfork_V1_GuestTraits()}
+    set {_traits = newValue}
+  }
+  /// Returns true if `traits` has been explicitly set.
+  public var hasTraits: Bool {self._traits != nil}
+  /// Clears the value of `traits`. Subsequent reads from it will return its default value.
+  public mutating func clearTraits() {self._traits = nil}
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
   fileprivate var _network: Snowfork_V1_NetworkRequest? = nil
+  fileprivate var _traits: Snowfork_V1_GuestTraits? = nil
+}
+
+/// How a guest takes part in forks.
+public nonisolated struct Snowfork_V1_GuestTraits: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// clones fetch also what was free or is overwritten whole
+  public var fetchesAll: Bool = false
+
+  /// no agent answers in it, and none is waited for
+  public var agentless: Bool = false
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
 }
 
 public nonisolated struct Snowfork_V1_NetworkRequest: Sendable {
@@ -203,41 +230,43 @@ public nonisolated struct Snowfork_V1_ForkRequest: Sendable {
   /// of pages to other hosts: auto (or empty), unicast, multicast
   public var transport: String = String()
 
+  /// the guest's clean page cache is given up before
+  public var dropCache: Bool = false
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 }
 
-public nonisolated struct Snowfork_V1_ForkReply: Sendable {
+public nonisolated struct Snowfork_V1_ForkReply: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
   public var progress: Snowfork_V1_Progress {
-    get {_progress ?? Snowfork_V1_Progress()}
-    set {_progress = newValue}
+    get {_storage._progress ?? Snowfork_V1_Progress()}
+    set {_uniqueStorage()._progress = newValue}
   }
   /// Returns true if `progress` has been explicitly set.
-  public var hasProgress: Bool {self._progress != nil}
+  public var hasProgress: Bool {_storage._progress != nil}
   /// Clears the value of `progress`. Subsequent reads from it will return its default value.
-  public mutating func clearProgress() {self._progress = nil}
+  public mutating func clearProgress() {_uniqueStorage()._progress = nil}
 
   /// set in the last one
   public var result: Snowfork_V1_ForkResult {
-    get {_result ?? Snowfork_V1_ForkResult()}
-    set {_result = newValue}
+    get {_storage._result ?? Snowfork_V1_ForkResult()}
+    set {_uniqueStorage()._result = newValue}
   }
   /// Returns true if `result` has been explicitly set.
-  public var hasResult: Bool {self._result != nil}
+  public var hasResult: Bool {_storage._result != nil}
   /// Clears the value of `result`. Subsequent reads from it will return its default value.
-  public mutating func clearResult() {self._result = nil}
+  public mutating func clearResult() {_uniqueStorage()._result = nil}
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
-  fileprivate var _progress: Snowfork_V1_Progress? = nil
-  fileprivate var _result: Snowfork_V1_ForkResult? = nil
+  fileprivate var _storage = _StorageClass.defaultInstance
 }
 
 public nonisolated struct Snowfork_V1_ForkResult: Sendable {
@@ -269,6 +298,12 @@ public nonisolated struct Snowfork_V1_ForkResult: Sendable {
   public var ticketUs: UInt64 = 0
 
   public var phases: [Snowfork_V1_PhaseTime] = []
+
+  /// that were free in the guest and held data: clones get zeros
+  public var freePages: UInt64 = 0
+
+  /// why it is not known what was free; empty: it is
+  public var freeUnknown: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -339,6 +374,9 @@ public nonisolated struct Snowfork_V1_CreateSnapshotRequest: Sendable {
 
   public var snapshot: String = String()
 
+  /// the guest's clean page cache is given up before
+  public var dropCache: Bool = false
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -371,6 +409,12 @@ public nonisolated struct Snowfork_V1_SnapshotInfo: Sendable {
   public var presentBytes: UInt64 = 0
 
   public var image: String = String()
+
+  /// that were free in the guest and held data: clones get zeros
+  public var freePages: UInt64 = 0
+
+  /// why it is not known what was free; empty: it is
+  public var freeUnknown: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -1196,7 +1240,7 @@ nonisolated extension Snowfork_V1_Progress: SwiftProtobuf.Message, SwiftProtobuf
 
 nonisolated extension Snowfork_V1_StartVMRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".StartVMRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{3}image_directory\0\u{3}memory_bytes\0\u{1}vcpus\0\u{1}host\0\u{3}cpu_limit_percent\0\u{1}disks\0\u{1}network\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{3}image_directory\0\u{3}memory_bytes\0\u{1}vcpus\0\u{1}host\0\u{3}cpu_limit_percent\0\u{1}disks\0\u{1}network\0\u{1}traits\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1212,6 +1256,7 @@ nonisolated extension Snowfork_V1_StartVMRequest: SwiftProtobuf.Message, SwiftPr
       case 6: try { try decoder.decodeSingularUInt32Field(value: &self.cpuLimitPercent) }()
       case 7: try { try decoder.decodeRepeatedMessageField(value: &self.disks) }()
       case 8: try { try decoder.decodeSingularMessageField(value: &self._network) }()
+      case 9: try { try decoder.decodeSingularMessageField(value: &self._traits) }()
       default: break
       }
     }
@@ -1246,6 +1291,9 @@ nonisolated extension Snowfork_V1_StartVMRequest: SwiftProtobuf.Message, SwiftPr
     try { if let v = self._network {
       try visitor.visitSingularMessageField(value: v, fieldNumber: 8)
     } }()
+    try { if let v = self._traits {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 9)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1258,6 +1306,42 @@ nonisolated extension Snowfork_V1_StartVMRequest: SwiftProtobuf.Message, SwiftPr
     if lhs.cpuLimitPercent != rhs.cpuLimitPercent {return false}
     if lhs.disks != rhs.disks {return false}
     if lhs._network != rhs._network {return false}
+    if lhs._traits != rhs._traits {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Snowfork_V1_GuestTraits: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".GuestTraits"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}fetches_all\0\u{1}agentless\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularBoolField(value: &self.fetchesAll) }()
+      case 2: try { try decoder.decodeSingularBoolField(value: &self.agentless) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.fetchesAll != false {
+      try visitor.visitSingularBoolField(value: self.fetchesAll, fieldNumber: 1)
+    }
+    if self.agentless != false {
+      try visitor.visitSingularBoolField(value: self.agentless, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Snowfork_V1_GuestTraits, rhs: Snowfork_V1_GuestTraits) -> Bool {
+    if lhs.fetchesAll != rhs.fetchesAll {return false}
+    if lhs.agentless != rhs.agentless {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1448,7 +1532,7 @@ nonisolated extension Snowfork_V1_StopVMReply: SwiftProtobuf.Message, SwiftProto
 
 nonisolated extension Snowfork_V1_ForkRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ForkRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}count\0\u{1}hosts\0\u{1}hierarchical\0\u{1}push\0\u{1}transport\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}count\0\u{1}hosts\0\u{1}hierarchical\0\u{1}push\0\u{1}transport\0\u{3}drop_cache\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1462,6 +1546,7 @@ nonisolated extension Snowfork_V1_ForkRequest: SwiftProtobuf.Message, SwiftProto
       case 4: try { try decoder.decodeSingularBoolField(value: &self.hierarchical) }()
       case 5: try { try decoder.decodeSingularBoolField(value: &self.push) }()
       case 6: try { try decoder.decodeSingularStringField(value: &self.transport) }()
+      case 7: try { try decoder.decodeSingularBoolField(value: &self.dropCache) }()
       default: break
       }
     }
@@ -1486,6 +1571,9 @@ nonisolated extension Snowfork_V1_ForkRequest: SwiftProtobuf.Message, SwiftProto
     if !self.transport.isEmpty {
       try visitor.visitSingularStringField(value: self.transport, fieldNumber: 6)
     }
+    if self.dropCache != false {
+      try visitor.visitSingularBoolField(value: self.dropCache, fieldNumber: 7)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1496,6 +1584,7 @@ nonisolated extension Snowfork_V1_ForkRequest: SwiftProtobuf.Message, SwiftProto
     if lhs.hierarchical != rhs.hierarchical {return false}
     if lhs.push != rhs.push {return false}
     if lhs.transport != rhs.transport {return false}
+    if lhs.dropCache != rhs.dropCache {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1505,36 +1594,74 @@ nonisolated extension Snowfork_V1_ForkReply: SwiftProtobuf.Message, SwiftProtobu
   public static let protoMessageName: String = _protobuf_package + ".ForkReply"
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}progress\0\u{1}result\0")
 
+  fileprivate class _StorageClass {
+    var _progress: Snowfork_V1_Progress? = nil
+    var _result: Snowfork_V1_ForkResult? = nil
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _progress = source._progress
+      _result = source._result
+    }
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
+    }
+    return _storage
+  }
+
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularMessageField(value: &self._progress) }()
-      case 2: try { try decoder.decodeSingularMessageField(value: &self._result) }()
-      default: break
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeSingularMessageField(value: &_storage._progress) }()
+        case 2: try { try decoder.decodeSingularMessageField(value: &_storage._result) }()
+        default: break
+        }
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    // The use of inline closures is to circumvent an issue where the compiler
-    // allocates stack space for every if/case branch local when no optimizations
-    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-    // https://github.com/apple/swift-protobuf/issues/1182
-    try { if let v = self._progress {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
-    } }()
-    try { if let v = self._result {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 2)
-    } }()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every if/case branch local when no optimizations
+      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+      // https://github.com/apple/swift-protobuf/issues/1182
+      try { if let v = _storage._progress {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+      } }()
+      try { if let v = _storage._result {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 2)
+      } }()
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: Snowfork_V1_ForkReply, rhs: Snowfork_V1_ForkReply) -> Bool {
-    if lhs._progress != rhs._progress {return false}
-    if lhs._result != rhs._result {return false}
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._progress != rhs_storage._progress {return false}
+        if _storage._result != rhs_storage._result {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1542,7 +1669,7 @@ nonisolated extension Snowfork_V1_ForkReply: SwiftProtobuf.Message, SwiftProtobu
 
 nonisolated extension Snowfork_V1_ForkResult: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ForkResult"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}ticket\0\u{1}snapshot\0\u{1}parent\0\u{3}ram_bytes\0\u{3}descriptor_bytes\0\u{1}requested\0\u{1}granted\0\u{3}parent_pause_us\0\u{3}fork_us\0\u{1}clones\0\u{3}ticket_us\0\u{1}phases\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}ticket\0\u{1}snapshot\0\u{1}parent\0\u{3}ram_bytes\0\u{3}descriptor_bytes\0\u{1}requested\0\u{1}granted\0\u{3}parent_pause_us\0\u{3}fork_us\0\u{1}clones\0\u{3}ticket_us\0\u{1}phases\0\u{3}free_pages\0\u{3}free_unknown\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1562,6 +1689,8 @@ nonisolated extension Snowfork_V1_ForkResult: SwiftProtobuf.Message, SwiftProtob
       case 10: try { try decoder.decodeRepeatedMessageField(value: &self.clones) }()
       case 11: try { try decoder.decodeSingularUInt64Field(value: &self.ticketUs) }()
       case 12: try { try decoder.decodeRepeatedMessageField(value: &self.phases) }()
+      case 13: try { try decoder.decodeSingularUInt64Field(value: &self.freePages) }()
+      case 14: try { try decoder.decodeSingularStringField(value: &self.freeUnknown) }()
       default: break
       }
     }
@@ -1604,6 +1733,12 @@ nonisolated extension Snowfork_V1_ForkResult: SwiftProtobuf.Message, SwiftProtob
     if !self.phases.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.phases, fieldNumber: 12)
     }
+    if self.freePages != 0 {
+      try visitor.visitSingularUInt64Field(value: self.freePages, fieldNumber: 13)
+    }
+    if !self.freeUnknown.isEmpty {
+      try visitor.visitSingularStringField(value: self.freeUnknown, fieldNumber: 14)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1620,6 +1755,8 @@ nonisolated extension Snowfork_V1_ForkResult: SwiftProtobuf.Message, SwiftProtob
     if lhs.clones != rhs.clones {return false}
     if lhs.ticketUs != rhs.ticketUs {return false}
     if lhs.phases != rhs.phases {return false}
+    if lhs.freePages != rhs.freePages {return false}
+    if lhs.freeUnknown != rhs.freeUnknown {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1747,7 +1884,7 @@ nonisolated extension Snowfork_V1_CloneResult: SwiftProtobuf.Message, SwiftProto
 
 nonisolated extension Snowfork_V1_CreateSnapshotRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".CreateSnapshotRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}snapshot\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}snapshot\0\u{3}drop_cache\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1757,6 +1894,7 @@ nonisolated extension Snowfork_V1_CreateSnapshotRequest: SwiftProtobuf.Message, 
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularStringField(value: &self.name) }()
       case 2: try { try decoder.decodeSingularStringField(value: &self.snapshot) }()
+      case 3: try { try decoder.decodeSingularBoolField(value: &self.dropCache) }()
       default: break
       }
     }
@@ -1769,12 +1907,16 @@ nonisolated extension Snowfork_V1_CreateSnapshotRequest: SwiftProtobuf.Message, 
     if !self.snapshot.isEmpty {
       try visitor.visitSingularStringField(value: self.snapshot, fieldNumber: 2)
     }
+    if self.dropCache != false {
+      try visitor.visitSingularBoolField(value: self.dropCache, fieldNumber: 3)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: Snowfork_V1_CreateSnapshotRequest, rhs: Snowfork_V1_CreateSnapshotRequest) -> Bool {
     if lhs.name != rhs.name {return false}
     if lhs.snapshot != rhs.snapshot {return false}
+    if lhs.dropCache != rhs.dropCache {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1782,7 +1924,7 @@ nonisolated extension Snowfork_V1_CreateSnapshotRequest: SwiftProtobuf.Message, 
 
 nonisolated extension Snowfork_V1_SnapshotInfo: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".SnapshotInfo"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}snapshot\0\u{1}parent\0\u{3}ram_bytes\0\u{3}descriptor_bytes\0\u{3}parent_pause_us\0\u{3}created_unix\0\u{1}clones\0\u{1}kept\0\u{3}present_bytes\0\u{1}image\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}snapshot\0\u{1}parent\0\u{3}ram_bytes\0\u{3}descriptor_bytes\0\u{3}parent_pause_us\0\u{3}created_unix\0\u{1}clones\0\u{1}kept\0\u{3}present_bytes\0\u{1}image\0\u{3}free_pages\0\u{3}free_unknown\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1800,6 +1942,8 @@ nonisolated extension Snowfork_V1_SnapshotInfo: SwiftProtobuf.Message, SwiftProt
       case 8: try { try decoder.decodeSingularBoolField(value: &self.kept) }()
       case 9: try { try decoder.decodeSingularUInt64Field(value: &self.presentBytes) }()
       case 10: try { try decoder.decodeSingularStringField(value: &self.image) }()
+      case 11: try { try decoder.decodeSingularUInt64Field(value: &self.freePages) }()
+      case 12: try { try decoder.decodeSingularStringField(value: &self.freeUnknown) }()
       default: break
       }
     }
@@ -1836,6 +1980,12 @@ nonisolated extension Snowfork_V1_SnapshotInfo: SwiftProtobuf.Message, SwiftProt
     if !self.image.isEmpty {
       try visitor.visitSingularStringField(value: self.image, fieldNumber: 10)
     }
+    if self.freePages != 0 {
+      try visitor.visitSingularUInt64Field(value: self.freePages, fieldNumber: 11)
+    }
+    if !self.freeUnknown.isEmpty {
+      try visitor.visitSingularStringField(value: self.freeUnknown, fieldNumber: 12)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1850,6 +2000,8 @@ nonisolated extension Snowfork_V1_SnapshotInfo: SwiftProtobuf.Message, SwiftProt
     if lhs.kept != rhs.kept {return false}
     if lhs.presentBytes != rhs.presentBytes {return false}
     if lhs.image != rhs.image {return false}
+    if lhs.freePages != rhs.freePages {return false}
+    if lhs.freeUnknown != rhs.freeUnknown {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -193,6 +193,12 @@ public nonisolated struct Snowfork_V1_Stats: @unchecked Sendable {
   /// Clears the value of `disk`. Subsequent reads from it will return its default value.
   public mutating func clearDisk() {_uniqueStorage()._disk = nil}
 
+  /// that a device filled whole: part of pages_avoided
+  public var pagesOverwritten: UInt64 {
+    get {_storage._pagesOverwritten}
+    set {_uniqueStorage()._pagesOverwritten = newValue}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -325,7 +331,7 @@ nonisolated extension Snowfork_V1_McdistStats: SwiftProtobuf.Message, SwiftProto
 
 nonisolated extension Snowfork_V1_Stats: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Stats"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}kind\0\u{3}pages_total\0\u{3}pages_present\0\u{3}pages_fetched\0\u{3}pages_prefetched\0\u{3}pages_avoided\0\u{3}pages_shared\0\u{3}bytes_received\0\u{1}faults\0\u{3}fault_us\0\u{3}remote_fault_us\0\u{1}mcdist\0\u{3}preimages_saved\0\u{1}host\0\u{1}snapshot\0\u{1}transport\0\u{3}transport_reason\0\u{3}pages_pushed\0\u{1}whole\0\u{1}disk\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}kind\0\u{3}pages_total\0\u{3}pages_present\0\u{3}pages_fetched\0\u{3}pages_prefetched\0\u{3}pages_avoided\0\u{3}pages_shared\0\u{3}bytes_received\0\u{1}faults\0\u{3}fault_us\0\u{3}remote_fault_us\0\u{1}mcdist\0\u{3}preimages_saved\0\u{1}host\0\u{1}snapshot\0\u{1}transport\0\u{3}transport_reason\0\u{3}pages_pushed\0\u{1}whole\0\u{1}disk\0\u{3}pages_overwritten\0")
 
   fileprivate class _StorageClass {
     var _name: String = String()
@@ -349,6 +355,7 @@ nonisolated extension Snowfork_V1_Stats: SwiftProtobuf.Message, SwiftProtobuf._M
     var _pagesPushed: UInt64 = 0
     var _whole: Bool = false
     var _disk: Snowfork_V1_DiskStats? = nil
+    var _pagesOverwritten: UInt64 = 0
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -380,6 +387,7 @@ nonisolated extension Snowfork_V1_Stats: SwiftProtobuf.Message, SwiftProtobuf._M
       _pagesPushed = source._pagesPushed
       _whole = source._whole
       _disk = source._disk
+      _pagesOverwritten = source._pagesOverwritten
     }
   }
 
@@ -419,6 +427,7 @@ nonisolated extension Snowfork_V1_Stats: SwiftProtobuf.Message, SwiftProtobuf._M
         case 19: try { try decoder.decodeSingularUInt64Field(value: &_storage._pagesPushed) }()
         case 20: try { try decoder.decodeSingularBoolField(value: &_storage._whole) }()
         case 21: try { try decoder.decodeSingularMessageField(value: &_storage._disk) }()
+        case 22: try { try decoder.decodeSingularUInt64Field(value: &_storage._pagesOverwritten) }()
         default: break
         }
       }
@@ -494,6 +503,9 @@ nonisolated extension Snowfork_V1_Stats: SwiftProtobuf.Message, SwiftProtobuf._M
       try { if let v = _storage._disk {
         try visitor.visitSingularMessageField(value: v, fieldNumber: 21)
       } }()
+      if _storage._pagesOverwritten != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._pagesOverwritten, fieldNumber: 22)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -524,6 +536,7 @@ nonisolated extension Snowfork_V1_Stats: SwiftProtobuf.Message, SwiftProtobuf._M
         if _storage._pagesPushed != rhs_storage._pagesPushed {return false}
         if _storage._whole != rhs_storage._whole {return false}
         if _storage._disk != rhs_storage._disk {return false}
+        if _storage._pagesOverwritten != rhs_storage._pagesOverwritten {return false}
         return true
       }
       if !storagesAreEqual {return false}

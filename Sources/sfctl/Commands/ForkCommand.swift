@@ -12,6 +12,7 @@ struct ForkCommand: AsyncParsableCommand {
   @Option(help: "A host to clone onto; may be given again.") var host: [String] = []
   @Flag(help: "One process for each virtual CPU of a clone, each with an ID of its own.")
   var hierarchical = false
+  @OptionGroup var cache: CacheOption
   @OptionGroup var distribution: DistributionOptions
   @OptionGroup var output: OutputOptions
 
@@ -27,6 +28,7 @@ struct ForkCommand: AsyncParsableCommand {
       $0.push = distribution.push
       $0.transport = distribution.transport.rawValue
       $0.hierarchical = hierarchical
+      $0.dropCache = cache.isDropped
     }
     let result = try await ProgressLine.during("forking \(name)") { line in
       try await Daemon.call { client in

@@ -20,6 +20,9 @@ struct NetworkOptions: ParsableArguments {
   )
   var publish: [String] = []
 
+  /// Something is to be of a card that there would have to be.
+  var isAsked: Bool { subnet != nil || !allow.isEmpty || rate != nil || !publish.isEmpty }
+
   var request: Snowfork_V1_NetworkRequest {
     .with {
       $0.none = isWithout

@@ -19,9 +19,22 @@ struct VMStartCommand: AsyncParsableCommand {
   @OptionGroup var network: NetworkOptions
   @Option(help: "The host to run on.") var host: String?
   @Option(help: "The most of one host CPU that it may use, in percent.") var cpuLimit: UInt32?
+  @Flag(
+    help:
+      "Clones fetch also pages that were free in the guest at the fork, or that a device overwrites whole.")
+  var noAvoidance = false
+  @Flag(
+    help: """
+      The image has no agent: return when the VM runs. Its clones keep its name and know nothing of the fork; no
+      program can be run in it by sfctl, and it has no network card.
+      """)
+  var noAgent = false
   @OptionGroup var output: OutputOptions
 
   func validate() throws {
+    if noAgent, network.isAsked {
+      throw ValidationError("--no-agent takes no network options: its clones would all keep its address.")
+    }
     guard (1...255).contains(vcpus) else { throw ValidationError("--vcpus takes 1 to 255.") }
     if let cpuLimit, cpuLimit == 0 || cpuLimit > 25_600 {
       throw ValidationError("--cpu-limit takes 1 to 25600 percent (100 is one CPU).")
@@ -39,6 +52,11 @@ struct VMStartCommand: AsyncParsableCommand {
       $0.cpuLimitPercent = cpuLimit ?? 0
       $0.disks = disk.map(\.request)
       $0.network = network.request
+      if noAgent { $0.network.none = true }
+      $0.traits = .with {
+        $0.fetchesAll = noAvoidance
+        $0.agentless = noAgent
+      }
     }
     let vm = try await ProgressLine.during("starting \(name)") { line in
       try await Daemon.call { client in

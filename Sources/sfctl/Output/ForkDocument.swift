@@ -13,6 +13,9 @@ struct ForkDocument: Encodable {
   var forkUs: UInt64
   /// From the request to the last slot prepared; not part of `forkUs`.
   var ticketUs: UInt64
+  /// That were free in the guest and held data: clones get zeros. Why it is not known what was free; empty: it is.
+  var freePages: UInt64
+  var freeUnknown: String
   var clones: [Clone]
   var phases: [Phase]
 
@@ -52,6 +55,8 @@ struct ForkDocument: Encodable {
     parentPauseUs = result.parentPauseUs
     forkUs = result.forkUs
     ticketUs = result.ticketUs
+    freePages = result.freePages
+    freeUnknown = result.freeUnknown
     clones = result.clones.map {
       Clone(
         vmid: $0.vmid, name: $0.name, host: $0.host, state: $0.state, activateUs: $0.activateUs,

@@ -12,6 +12,8 @@ struct SnapshotDocument: Encodable {
   var createdUnix: Int64
   var clones: UInt32
   var kept: Bool
+  var freePages: UInt64
+  var freeUnknown: String
 
   init(_ info: Snowfork_V1_SnapshotInfo) {
     snapshot = info.snapshot
@@ -24,6 +26,8 @@ struct SnapshotDocument: Encodable {
     createdUnix = info.createdUnix
     clones = info.clones
     kept = info.kept
+    freePages = info.freePages
+    freeUnknown = info.freeUnknown
   }
 }
 
