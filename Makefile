@@ -71,4 +71,4 @@ install: build
 
 # Leaves $(SNOWFORK_STATE) alone: images and snapshots are the user's.
 clean:
-	rm -rf .build build bin bench/results
+	rm -rf .build build bin bench/results/*.jsonl

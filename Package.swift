@@ -62,7 +62,7 @@ let package = Package(
     .target(
       name: "Mcdist",
       dependencies: [
-        "GuestMemory", "LinuxSystem", "CLZ4", .product(name: "Crypto", package: "swift-crypto"),
+        "GuestMemory", "LinuxSystem", "CZstd", .product(name: "Crypto", package: "swift-crypto"),
       ], swiftSettings: strict),
 
     // 5  pages on access
@@ -95,7 +95,7 @@ let package = Package(
       name: "CLibvirt", pkgConfig: "libvirt-qemu", providers: [.apt(["libvirt-dev"])]),
     .systemLibrary(name: "CLibnl", pkgConfig: "libnl-3.0", providers: [.apt(["libnl-3-dev"])]),
     .systemLibrary(name: "CLibnftables", pkgConfig: "libnftables", providers: [.apt(["libnftables-dev"])]),
-    .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
+    .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
     .testTarget(name: "GuestWireTests", dependencies: ["GuestWire"], swiftSettings: strict),
     .testTarget(
       name: "DescriptorTests",

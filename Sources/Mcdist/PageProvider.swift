@@ -15,12 +15,12 @@ public enum PageAnswer: Sendable {
 public protocol PageProvider: AnyObject {
   /// Puts the page's bytes, as of the snapshot, into `buffer` (`Page.bytes` long).
   func read(_ page: PageIndex, into buffer: UnsafeMutableRawPointer) -> PageAnswer
-  /// A host asked for the page because a fault there waits for it. Told for each such request.
-  func demanded(_ page: PageIndex)
+  /// A host asked for the page, and not only because it is to have all. Told for each such request.
+  func requested(_ page: PageIndex)
 }
 
 extension PageProvider {
-  public func demanded(_ page: PageIndex) {}
+  public func requested(_ page: PageIndex) {}
 }
 
 /// Where a `PageReceiver` puts pages: called on the receiver's thread only.

@@ -113,8 +113,8 @@ extension PageReceiver {
       guard let room = staging.room() else { return }  // no memory: it is asked for again
       switch encoding {
       case .raw: room.copyMemory(from: whole.baseAddress!, byteCount: Page.bytes)
-      case .lz4:
-        guard PageCompressor.expand(whole, into: room) else {
+      case .zstd:
+        guard expander.expand(whole, into: room) else {
           figures.dropped += 1
           return
         }

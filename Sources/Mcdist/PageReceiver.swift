@@ -63,6 +63,7 @@ public final class PageReceiver {
   var machine: ClientMachine
   var reassembly = Reassembly()
   var blocks = IncomingBlocks()
+  let expander = PageExpander()
   var staging: Staging
   let pageCount: Int
   /// Something staged is to be installed by then.

@@ -21,8 +21,8 @@ extension PageServer {
       }
       if echoes.count < 1024 { echoes.append((request.client, request.clientTime, now)) }
       machine.receive(request, now: now)
-      for run in request.runs where run.urgency == .demand {
-        for page in run.first..<run.first + UInt32(run.count) { provider.demanded(PageIndex(page)) }
+      for run in request.runs where run.urgency != .push {
+        for page in run.first..<run.first + UInt32(run.count) { provider.requested(PageIndex(page)) }
       }
     }
   }

@@ -24,6 +24,7 @@ final class Snowfork: Sendable {
     var descriptorBytes: Double
     var clones: [Clone]
     var phases: [Phase]
+    var freePages: Double
     /// From the start of sfctl to the end of its output: ticket, fork, and the command itself.
     var commandUs: Double?
 
@@ -52,6 +53,7 @@ final class Snowfork: Sendable {
 
   struct Statistics: Decodable {
     var bytesReceived: Double
+    var pagesAvoided: Double
     var remoteFaultUs: Quantiles
     var mcdist: Mcdist
 

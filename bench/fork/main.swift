@@ -1,4 +1,4 @@
-// bench-fork --image DIR --programs DIR [--quick] [--only fork|busy|memory|slowdown|peers] [--hosts N [--lockstep|--disk]]
+// bench-fork --image DIR --programs DIR [--quick] [--only fork|busy|memory|slowdown|peers] [--hosts N [--lockstep|--disk|--avoidance]]
 // Started by bench/fork/run, which makes the image. JSON lines on stdout; progress and the table on stderr.
 import BenchSupport
 import Foundation
@@ -24,11 +24,17 @@ let hosts = value(of: "--hosts").flatMap { Int($0) }
 func measure(hosts: Int, in workspace: Workspace) throws {
   let isLockstep = CommandLine.arguments.contains("--lockstep")
   let isDisk = CommandLine.arguments.contains("--disk")
-  let recorder = Recorder(bench: isLockstep ? "lockstep" : isDisk ? "disk" : "fork")
+  let isAvoidance = CommandLine.arguments.contains("--avoidance")
+  let recorder = Recorder(
+    bench: isLockstep ? "lockstep" : isDisk ? "disk" : isAvoidance ? "avoidance" : "fork")
   let snowfork = try Snowfork(programs: programs, image: imageDirectory, in: workspace)
   workspace.beforeEnd { try? snowfork.labDown() }
   try snowfork.labUp(hosts: hosts)
-  if isDisk {
+  if isAvoidance {
+    try AvoidanceBench(
+      snowfork: snowfork, recorder: recorder, hosts: hosts, quick: quick, plot: value(of: "--plot")
+    ).run()
+  } else if isDisk {
     try DiskBench(snowfork: snowfork, recorder: recorder, hosts: hosts, quick: quick).run()
   } else if isLockstep {
     try LockstepBench(snowfork: snowfork, recorder: recorder, hosts: hosts, quick: quick).run()

@@ -52,12 +52,12 @@ struct DatagramBatch: ~Copyable {
     let encoding: PageEncoding
     let whole: UnsafeRawBufferPointer
     if let count = compressor.compress(content, into: compressed) {
-      (encoding, whole) = (.lz4, UnsafeRawBufferPointer(start: compressed, count: count))
+      (encoding, whole) = (.zstd, UnsafeRawBufferPointer(start: compressed, count: count))
     } else {
       (encoding, whole) = (.raw, UnsafeRawBufferPointer(start: content, count: Page.bytes))
     }
     if parts == PageParts.all {
-      if encoding == .lz4, writer.same(page, as: whole, encoding) { return }
+      if encoding == .zstd, writer.same(page, as: whole, encoding) { return }
       add(page, encoding, whole, 0..<whole.count, &sealer, echo)
       return
     }

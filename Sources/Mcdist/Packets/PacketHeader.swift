@@ -28,7 +28,7 @@ package struct PacketHeader: Equatable, Sendable {
   package static let pagesBodyBytesMax = 1344
   package static let pagesDatagramBytesMax = bytes + pagesBodyBytesMax + tagBytes
   package static let magic: UInt16 = 0x4d53
-  package static let version: UInt8 = 1
+  package static let version: UInt8 = 2
 
   package var kind: PacketKind
   package var instance: UInt64

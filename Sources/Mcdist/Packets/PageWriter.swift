@@ -23,9 +23,9 @@ package struct RequestEcho: Equatable, Sendable {
 ///     2 part    | 2 | page u32 | encoding u8 | total u16 | offset u16 | count u16 | bytes |
 ///     3 same    | 3 | page u32 | of u32 |                                         as a whole page before in this datagram
 ///
-/// A part carries bytes of a page, raw (total 4,096) or as LZ4 (total: its length); its offset and, but for the last
+/// A part carries bytes of a page, raw (total 4,096) or compressed (total: its length); its offset and, but for the last
 /// part of a page, its count are multiples of 16. Parts of one page may come in any order; those of raw pages also from
-/// several sendings, those of LZ4 of one instance of the server only.
+/// several sendings, compressed ones of one instance of the server only.
 package struct PageWriter: ~Copyable {
   package static let headerBytes = 16
   package static let zerosBytes = 7

@@ -9,7 +9,7 @@ package struct Reassembly: ~Copyable {
     var page: PageIndex = -1
     var encoding = PageEncoding.raw
     var total = 0
-    /// Of LZ4 only: who compressed it.
+    /// Of compressed ones only: who compressed it.
     var instance: UInt64 = 0
     var grains = SIMD4<UInt64>.zero
   }
@@ -27,7 +27,7 @@ package struct Reassembly: ~Copyable {
   ) -> UnsafeRawBufferPointer? {
     if part.count == total { return part }
     let index = page & (Self.places - 1)
-    let source = encoding == .lz4 ? instance : 0
+    let source = encoding == .zstd ? instance : 0
     let start = bytes + index * Page.bytes
     var place = table[index]
     if place.page != page || place.encoding != encoding || place.total != total || place.instance != source {

@@ -46,7 +46,10 @@ public struct ServerMachine: Sendable {
   public mutating func receive(_ request: PageRequest, now: UInt64) {
     let isNew = clients[request.client] == nil
     if isNew { makeRoom() }
-    var client = clients.removeValue(forKey: request.client) ?? ServerClient(id: request.client, now: now)
+    var client =
+      clients.removeValue(forKey: request.client)
+      ?? ServerClient(
+        id: request.client, expected: workingSet.reduce(0) { $0 + $1.count }, now: now)
     client.heardAt = now
     client.receiveRate = request.receiveRate
     client.loss = request.loss
@@ -186,8 +189,8 @@ public struct ServerMachine: Sendable {
     for run in workingSet {
       for page in run.clamped(to: 0..<pageCount) {
         if client.wantsUnicast {
-          if client.insert(page, .prefetch, window: window, max: configuration.queuedMax, now: now) == .queued
-          {
+          // All of it, though a client could not have so much queued by asking.
+          if client.insert(page, .prefetch, window: window, max: .max, now: now) == .queued {
             takeTurn(client.id)
           }
         } else if !multicast.wasSent(page, within: 500_000_000, now: now) {

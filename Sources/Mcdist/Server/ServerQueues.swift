@@ -111,10 +111,14 @@ struct ServerClient: Sendable {
   private var queues = [Ring<UInt32>(), Ring<UInt32>(), Ring<UInt32>()]
   /// What was queued or sent last, by the page's low bits; one that another has taken the place of is sent again.
   private var recent: [Recent] = []
+  /// A power of two.
+  private let places: Int
 
-  init(id: UInt32, now: UInt64) {
+  /// `expected`: pages that are sent to it unasked.
+  init(id: UInt32, expected: Int, now: UInt64) {
     self.id = id
     heardAt = now
+    places = max(1024, min(1 << 14, 1 << (Int.bitWidth - max(expected - 1, 1).leadingZeroBitCount)))
   }
 
   func hasPages(_ urgency: PageRequest.Urgency) -> Bool { !queues[Int(urgency.rawValue)].isEmpty }
@@ -126,8 +130,8 @@ struct ServerClient: Sendable {
   mutating func insert(
     _ page: PageIndex, _ urgency: PageRequest.Urgency, window: UInt64, max: Int, now: UInt64
   ) -> Insertion {
-    if recent.isEmpty { recent = Array(repeating: Recent(), count: 1024) }
-    let place = page & 1023
+    if recent.isEmpty { recent = Array(repeating: Recent(), count: places) }
+    let place = page & (places - 1)
     let last = recent[place]
     if last.page == UInt32(page) {
       if last.sentAt == 0 && urgency != .demand { return .suppressed }
@@ -141,7 +145,7 @@ struct ServerClient: Sendable {
 
   mutating func pop(_ urgency: PageRequest.Urgency, now: UInt64) -> PageIndex? {
     while let page = queues[Int(urgency.rawValue)].popFirst() {
-      let place = Int(page) & 1023
+      let place = Int(page) & (places - 1)
       // A demand queued after it has been sent for both.
       if recent[place].page == page && recent[place].sentAt != 0 { continue }
       recent[place] = Recent(page: page, sentAt: now)

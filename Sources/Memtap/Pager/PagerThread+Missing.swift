@@ -18,7 +18,9 @@ extension PagerThread {
       do throws(PageTrouble) { try resolve(page..<page + 1, of: snapshot) } catch {
         if case let .pending(holder) = error, let remote = holder.remote {
           remote.await(page, for: region, since: start)
-          askAhead(.window(around: page, size: tuning.fetchWindow, end: snapshot.pageCount), of: snapshot)
+          askAhead(
+            snapshot.readAhead.pages(at: page, window: tuning.fetchWindow, end: snapshot.pageCount),
+            of: snapshot)
         } else {
           fail(page, of: region, error)
         }

@@ -44,6 +44,8 @@ final class Snapshot: @unchecked Sendable {
   /// It is served to other hosts.
   var service: PageService?
   var history: ArrivalHistory
+  /// Of pages from another host.
+  var readAhead = ReadAhead()
   /// What its clones, here and on other hosts, asked for first.
   var workingSet = WorkingSet()
   /// Pages `atOrigin`: they need the origin or a newer snapshot.

@@ -3,8 +3,10 @@ import GuestMemory
 /// The windows of pages that the clones of an origin asked for first, in their order: what its next clones will ask
 /// for as well. docs/paging.md, "Who does what on a fault".
 struct WorkingSet {
-  /// 512 windows of 8 pages are 16 MiB, some 5 ms to bring in.
-  private static let limit = 512
+  /// 2,048 windows of 8 pages are 64 MiB: what other hosts are sent at once.
+  private static let limit = 2048
+  /// Of these, what is brought in for clones on this host, in some 5 ms: the rest is here within microseconds of a fault.
+  fileprivate static let limitHere = 512
 
   private(set) var windows: [Int] = []
   private var isRecorded: [Bool] = []
@@ -39,7 +41,7 @@ extension PagerThread {
   /// served in between. What can not be had now will be asked for if it is needed.
   func bringWorkingSet(into snapshot: Snapshot, from first: Int = 0) {
     guard let origin = snapshot.origin, !snapshot.isLost, !origin.isGone else { return }
-    let windows = origin.workingSet.windows
+    let windows = origin.workingSet.windows.prefix(WorkingSet.limitHere)
     let end = min(first + 8, windows.count)
     guard first < end else { return }
     let before = snapshot.resolvedCount

@@ -98,7 +98,7 @@ extension PageService: PageProvider {
     return answer
   }
 
-  func demanded(_ page: PageIndex) {
+  func requested(_ page: PageIndex) {
     if snapshot.thread.recordDemand(page, of: snapshot) { hasNewDemand = true }
   }
 }
