@@ -16,7 +16,8 @@ public enum ShimProtocol {
 
   public enum Command: Sendable {
     case openUserfaultfd
-    case mapCache(snapshot: String, cache: OwnedDescriptor)
+    /// `avoidsOverwrites`: pages that a device is about to fill whole are not fetched.
+    case mapCache(snapshot: String, cache: OwnedDescriptor, avoidsOverwrites: Bool)
   }
 
   /// Why a shim did not do as it was told.
@@ -63,18 +64,37 @@ public enum ShimProtocol {
     _ command: Command, of socket: OwnedDescriptor, device: OwnedDescriptor
   ) throws -> OwnedDescriptor {
     var message = ramshim_command()
-    message.magic = UInt32(RAMSHIM_MAGIC.rawValue)
     message.uffd_features = Userfaultfd.neededFeatures
     var descriptors = [device.raw]
     switch command {
     case .openUserfaultfd:
       message.kind = RAMSHIM_OPEN_UFFD.rawValue
-    case let .mapCache(snapshot, cache):
+    case let .mapCache(snapshot, cache, avoidsOverwrites):
       message.kind = RAMSHIM_MAP_CACHE.rawValue
+      message.avoid = avoidsOverwrites ? 1 : 0
       precondition(snapshot.utf8.count < Int(RAMSHIM_SNAPSHOT_BYTES.rawValue), "snapshot ids are short")
       withUnsafeMutableBytes(of: &message.snapshot) { $0.copyBytes(from: snapshot.utf8) }
       descriptors.append(cache.raw)
     }
+    guard let userfaultfd = try exchange(message, descriptors, over: socket).descriptors.first else {
+      throw SystemError("recvmsg", subject: "the RAM shim's answer", errno: EPROTO)
+    }
+    return userfaultfd
+  }
+
+  /// How many pages the shim mapped as zeros since it is a clone's, because a device was about to fill them whole.
+  /// EPIPE: the shim has gone.
+  public static func countOverwritten(of socket: OwnedDescriptor) throws -> UInt64 {
+    var message = ramshim_command()
+    message.kind = RAMSHIM_COUNT.rawValue
+    return try exchange(message, [], over: socket).reply.pages_overwritten
+  }
+
+  private static func exchange(
+    _ command: ramshim_command, _ descriptors: [CInt], over socket: OwnedDescriptor
+  ) throws -> (reply: ramshim_reply, descriptors: [OwnedDescriptor]) {
+    var message = command
+    message.magic = UInt32(RAMSHIM_MAGIC.rawValue)
     try withUnsafeBytes(of: message) { try UnixSocket.send(socket, $0, descriptors: descriptors) }
 
     var reply = ramshim_reply()
@@ -84,12 +104,12 @@ public enum ShimProtocol {
     guard count == MemoryLayout<ramshim_reply>.size, reply.magic == UInt32(RAMSHIM_MAGIC.rawValue) else {
       throw SystemError("recvmsg", subject: "the RAM shim's answer", errno: count == 0 ? EPIPE : EPROTO)
     }
-    guard reply.error_number == 0, let userfaultfd = received.first else {
+    guard reply.error_number == 0 else {
       throw Refusal(
         step: name(ofStep: reply.step), errno: reply.error_number,
         isFatal: reply.step >= RAMSHIM_STEP_MAP.rawValue)
     }
-    return userfaultfd
+    return (reply, received)
   }
 
   private static func name(ofStep step: UInt32) -> String {

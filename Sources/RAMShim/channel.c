@@ -120,10 +120,12 @@ static enum ramshim_step map_cache(int file) {
 }
 
 static enum ramshim_step obey(const struct ramshim_command *command, const int *descriptors, size_t count) {
-  bool maps = command->kind == RAMSHIM_MAP_CACHE;
+  bool maps = command->kind == RAMSHIM_MAP_CACHE, counts = command->kind == RAMSHIM_COUNT;
   errno = EPROTO;
-  if (command->magic != RAMSHIM_MAGIC || (!maps && command->kind != RAMSHIM_OPEN_UFFD) || count != (maps ? 2 : 1))
+  if (command->magic != RAMSHIM_MAGIC || (!maps && !counts && command->kind != RAMSHIM_OPEN_UFFD) ||
+      count != (maps ? 2 : counts ? 0 : 1))
     return RAMSHIM_STEP_COMMAND;
+  if (counts) return 0;
   if (maps && cache >= 0) {
     errno = EALREADY;
     return RAMSHIM_STEP_COMMAND;
@@ -137,6 +139,7 @@ static enum ramshim_step obey(const struct ramshim_command *command, const int *
   }
   cache = fcntl(descriptors[1], F_DUPFD_CLOEXEC, 0);
   memcpy(snapshot, command->snapshot, sizeof snapshot);
+  if (command->avoid) overwrite_start(ram, uffd);
   return 0;
 }
 
@@ -159,9 +162,13 @@ static void converse(int channel) {
   size_t count;
   while (receive_all(channel, &command, sizeof command, descriptors, &count)) {
     enum ramshim_step failed = obey(&command, descriptors, count);
-    struct ramshim_reply reply = {.magic = RAMSHIM_MAGIC, .error_number = failed ? errno : 0, .step = failed};
+    struct ramshim_reply reply = {.magic = RAMSHIM_MAGIC,
+                                  .error_number = failed ? errno : 0,
+                                  .step = failed,
+                                  .pages_overwritten = overwrite_count()};
     for (size_t i = 0; i < count; i++) close(descriptors[i]);
-    if (!send_all(channel, &reply, sizeof reply, &uffd, failed ? 0 : 1)) return;
+    bool has_uffd = !failed && command.kind != RAMSHIM_COUNT;
+    if (!send_all(channel, &reply, sizeof reply, &uffd, has_uffd)) return;
   }
 }
 

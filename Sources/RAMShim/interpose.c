@@ -57,9 +57,6 @@ __attribute__((constructor)) static void disable_huge_pages(void) {
   if (getenv("SNOWFORK_SHIM_NO_HUGE_PAGES")) prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
 }
 
-// The only symbols that the library shows.
-#define INTERPOSED __attribute__((visibility("default")))
-
 INTERPOSED void *mmap(void *address, size_t length, int protection, int flags, int file, off_t offset) {
   if (!address && protection == PROT_NONE && file < 0 && (flags & MAP_ANONYMOUS) && length >= 2 * huge_page) {
     void *aligned = reserve_aligned(length, flags);

@@ -177,7 +177,9 @@ enum TestBinaries {
     compiler.executableURL = URL(fileURLWithPath: "/usr/bin/cc")
     compiler.arguments =
       ["-O2", "-fPIC", "-shared", "-pthread", "-o", built]
-      + ["interpose.c", "channel.c"].map { root.appendingPathComponent("Sources/RAMShim/\($0)").path }
+      + ["interpose", "channel", "overwrite", "device", "copy"].map {
+        root.appendingPathComponent("Sources/RAMShim/\($0).c").path
+      }
     try compiler.run()
     compiler.waitUntilExit()
     guard compiler.terminationStatus == 0 else { throw HarnessError("the RAM shim does not build") }

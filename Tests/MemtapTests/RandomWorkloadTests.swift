@@ -37,7 +37,11 @@ import Testing
       case 0..<30:
         let range = range()
         let tag = UInt64(number) << 32
-        try machine.guest.write(range, tag: tag)
+        if Bool.random(using: &random) {
+          try machine.guest.write(range, tag: tag)
+        } else {
+          try machine.guest.fill(range, tag: tag)
+        }
         for page in range { machine.model[page] = tag + UInt64(page) }
       case 30..<35:
         let range = range()

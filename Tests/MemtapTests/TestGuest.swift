@@ -28,6 +28,11 @@ final class TestGuest {
     try command("write \(range.lowerBound) \(range.count) \(tag)")
   }
 
+  /// The same, but as a device fills its buffers.
+  func fill(_ range: Range<Int>, tag: UInt64) throws {
+    try command("fill \(range.lowerBound) \(range.count) \(tag)")
+  }
+
   func zero(_ range: Range<Int>) throws { try command("zero \(range.lowerBound) \(range.count)") }
 
   /// The tags of all pages: 0 for zeros, `torn` for a page that was never written like that.
@@ -76,6 +81,9 @@ final class TestGuest {
 
   func startWrite(_ range: Range<Int>, tag: UInt64) throws {
     try send("write \(range.lowerBound) \(range.count) \(tag)")
+  }
+  func startFill(_ range: Range<Int>, tag: UInt64) throws {
+    try send("fill \(range.lowerBound) \(range.count) \(tag)")
   }
   func finishWrite() throws { try expectOK("write") }
 

@@ -8,10 +8,12 @@
 //    | -- reply   {}      + uffd -----------------------> |
 //    | <- command {map, snapshot} + /dev/userfaultfd, cache |  a slot becomes a clone
 //    | -- reply   {}      + uffd -----------------------> |
+//    | <- command {count} ------------------------------- |   whenever the pager is asked for figures
+//    | -- reply   {pages overwritten} ------------------> |
 //
 //   hello    0 magic | 4 version | 8 pid | 12 flags | 16 RAM address | 24 RAM bytes | 32 token[64] | 96 snapshot[64]
-//   command  0 magic | 4 kind    | 8 uffd features   | 16 snapshot[64]
-//   reply    0 magic | 4 errno   | 8 step            | 12 0
+//   command  0 magic | 4 kind    | 8 uffd features   | 16 snapshot[64] | 80 avoid | 84 0
+//   reply    0 magic | 4 errno   | 8 step            | 12 0            | 16 pages overwritten
 //
 // The shim never speaks unasked after its hello. Either end closes on a structure it does not understand. When the
 // pager goes away the shim connects again for ever, with the userfaultfd and the cache file it keeps for that.
@@ -20,7 +22,7 @@
 
 enum ramshim_constant {
   RAMSHIM_MAGIC = 0x4d524653,  // "SFRM"
-  RAMSHIM_VERSION = 1,
+  RAMSHIM_VERSION = 2,
   RAMSHIM_TOKEN_BYTES = 64,     // 256 bits in lower-case hexadecimal, not terminated
   RAMSHIM_SNAPSHOT_BYTES = 64,  // filled up with zeros, terminated
 };
@@ -41,12 +43,14 @@ struct ramshim_hello {
 enum ramshim_kind {
   RAMSHIM_OPEN_UFFD = 1,  // make a userfaultfd of this process, if there is none yet, and hand it over
   RAMSHIM_MAP_CACHE = 2,  // the same; then map the cache file privately over RAM, faults of missing pages on
+  RAMSHIM_COUNT = 3,      // no descriptors either way: the reply's figures
 };
 
 struct ramshim_command {
   uint32_t magic, kind;
   uint64_t uffd_features;
   char snapshot[RAMSHIM_SNAPSHOT_BYTES];
+  uint32_t avoid, zero;  // RAMSHIM_MAP_CACHE: not 0, do not fetch what a device is about to fill whole
 };
 
 // ramshim_reply.step: the call that failed, if error_number is not 0. From RAMSHIM_STEP_MAP on the process is unusable.
@@ -63,4 +67,5 @@ struct ramshim_reply {
   uint32_t magic;
   int32_t error_number;
   uint32_t step, zero;
+  uint64_t pages_overwritten;  // mapped as zeros because a device was about to fill them whole
 };

@@ -60,7 +60,8 @@ extension Pager {
     try writeManifest(of: region, "activate")
     // Read-only, so that a QEMU that was taken over can not write into its siblings' memory.
     let cache = try snapshot.cache.reopened(O_RDONLY)
-    let userfaultfd = try shim.request(.mapCache(snapshot: snapshot.id, cache: cache.descriptor))
+    let userfaultfd = try shim.request(
+      .mapCache(snapshot: snapshot.id, cache: cache.descriptor, avoidsOverwrites: true))
     try snapshot.thread.perform {
       region.userfaultfd = userfaultfd
       region.mode = .missing

@@ -24,4 +24,9 @@ final class ShimChannel: Sendable {
       try Userfaultfd(handedOver: try ShimProtocol.request(command, of: socket, device: device))
     }
   }
+
+  /// See `ShimProtocol.countOverwritten`.
+  func countOverwritten() throws -> UInt64 {
+    try turn.withLock { _ in try ShimProtocol.countOverwritten(of: socket) }
+  }
 }

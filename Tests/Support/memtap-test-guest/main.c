@@ -6,7 +6,8 @@
 //   write FIRST COUNT TAG   writes pages, each with its own tag TAG + page number        -> ok
 //   zero FIRST COUNT        writes zeros to pages                                        -> ok
 //   tags FIRST COUNT        reads pages -> COUNT raw 64-bit tags: 0 a page of zeros, ~0 a page that is no page of ours
-//   storm SEED              a second thread writes random pages, for ever               -> ok
+//   fill FIRST COUNT TAG    writes the same as write, but as a device does: preadv(2) into pages       -> ok
+//   storm SEED              a second thread writes and fills random pages, for ever     -> ok
 //   pause | resume          the second thread stands still on return | goes on          -> ok N, pages written so far
 //   swallow                 takes the next faults from our own userfaultfd, as a pager does that then dies -> ok
 //   time read|write FIRST COUNT STRIDE  touches pages one by one -> COUNT raw 32-bit nanoseconds
@@ -23,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -38,10 +40,30 @@ static uint64_t mix(uint64_t value) {  // splitmix64
   return value ^ value >> 31;
 }
 
-static void write_page(uint64_t page, uint64_t tag) {
-  uint64_t *words = ram + page * page_words;
+static void write_words(uint64_t *words, uint64_t tag) {
   words[0] = tag;
   for (uint64_t i = 1; i < page_words; i++) words[i] = mix(tag + i * 0x10001);
+}
+
+static void write_page(uint64_t page, uint64_t tag) { write_words(ram + page * page_words, tag); }
+
+// As QEMU does it for a guest's disk: an element for each page.
+static void fill_pages(uint64_t first, uint64_t count, uint64_t tag) {
+  enum { at_once = 256 };
+  int disk = memfd_create("disk", MFD_CLOEXEC);
+  for (uint64_t i = 0; i < count; i++) {
+    uint64_t words[page_words];
+    write_words(words, tag + i);
+    if (write(disk, words, page_bytes) != page_bytes) exit(3);
+  }
+  for (uint64_t done = 0; done < count;) {
+    struct iovec parts[at_once];
+    int number = count - done < at_once ? (int)(count - done) : at_once;
+    for (int i = 0; i < number; i++) parts[i] = (struct iovec){ram + (first + done + i) * page_words, page_bytes};
+    if (preadv64(disk, parts, number, (off64_t)done * page_bytes) != (ssize_t)number * page_bytes) exit(3);
+    done += number;
+  }
+  close(disk);
 }
 
 static uint64_t read_tag(uint64_t page) {
@@ -68,7 +90,10 @@ static void *storm(void *unused) {
     standing = false;
     if (!wanted) continue;
     state = mix(state);
-    write_page(state % page_count, state | 1);
+    if (state >> 32 & 1)
+      write_page(state % page_count, state | 1);
+    else
+      fill_pages(state % page_count, 1, state | 1);
     written++;
   }
   return NULL;
@@ -105,6 +130,9 @@ static void obey(const char *line) {
   char kind[8];
   if (sscanf(line, "write %lu %lu %lu", &first, &count, &argument) == 3) {
     for (uint64_t i = 0; i < count; i++) write_page(first + i, argument + first + i);
+    put("ok\n", 3);
+  } else if (sscanf(line, "fill %lu %lu %lu", &first, &count, &argument) == 3) {
+    fill_pages(first, count, argument + first);
     put("ok\n", 3);
   } else if (sscanf(line, "zero %lu %lu", &first, &count) == 2) {
     memset(ram + first * page_words, 0, count * page_bytes);
