@@ -176,6 +176,7 @@ extension Snowfork_V1_Stats {
     pagesFetched += other.pagesFetched
     pagesPrefetched += other.pagesPrefetched
     pagesAvoided += other.pagesAvoided
+    pagesOverwritten += other.pagesOverwritten
     pagesShared += other.pagesShared
     pagesPushed += other.pagesPushed
     faults += other.faults

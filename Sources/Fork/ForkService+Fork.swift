@@ -238,7 +238,8 @@ extension ForkService {
       }
       let begin = monotonicMicroseconds()
       try await bindDisks(of: name, to: snapshot)
-      try await memtap.run { try $0.activate(vm: name, snapshot: snapshot.id) }
+      let avoids = !record.traits.fetchesAll
+      try await memtap.run { try $0.activate(vm: name, snapshot: snapshot.id, avoids: avoids) }
       let openNetwork = try opening(of: name)
       _ = try await withHypervisor {
         try openNetwork?()

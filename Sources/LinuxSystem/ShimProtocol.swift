@@ -16,8 +16,9 @@ public enum ShimProtocol {
 
   public enum Command: Sendable {
     case openUserfaultfd
-    /// `avoidsOverwrites`: pages that a device is about to fill whole are not fetched.
-    case mapCache(snapshot: String, cache: OwnedDescriptor, avoidsOverwrites: Bool)
+    /// `avoidsOverwrites`: pages that a device is about to fill whole are not fetched. `zeros`: runs of pages that are
+    /// zeros for good.
+    case mapCache(snapshot: String, cache: OwnedDescriptor, avoidsOverwrites: Bool, zeros: [Range<UInt32>])
   }
 
   /// Why a shim did not do as it was told.
@@ -66,16 +67,24 @@ public enum ShimProtocol {
     var message = ramshim_command()
     message.uffd_features = Userfaultfd.neededFeatures
     var descriptors = [device.raw]
+    var runs: OwnedDescriptor?
     switch command {
     case .openUserfaultfd:
       message.kind = RAMSHIM_OPEN_UFFD.rawValue
-    case let .mapCache(snapshot, cache, avoidsOverwrites):
+    case let .mapCache(snapshot, cache, avoidsOverwrites, zeros):
       message.kind = RAMSHIM_MAP_CACHE.rawValue
       message.avoid = avoidsOverwrites ? 1 : 0
       precondition(snapshot.utf8.count < Int(RAMSHIM_SNAPSHOT_BYTES.rawValue), "snapshot ids are short")
       withUnsafeMutableBytes(of: &message.snapshot) { $0.copyBytes(from: snapshot.utf8) }
-      descriptors.append(cache.raw)
+      message.run_count = UInt32(zeros.count)
+      let bytes = zeros.map { ramshim_run(first: $0.lowerBound, count: UInt32($0.count)) }.withUnsafeBytes {
+        Array($0)
+      }
+      let file = try AnonymousFile.create(name: "runs", holding: bytes)
+      descriptors += [cache.raw, file.raw]
+      runs = file
     }
+    defer { withExtendedLifetime(runs) {} }
     guard let userfaultfd = try exchange(message, descriptors, over: socket).descriptors.first else {
       throw SystemError("recvmsg", subject: "the RAM shim's answer", errno: EPROTO)
     }

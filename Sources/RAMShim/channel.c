@@ -105,14 +105,15 @@ static enum ramshim_step open_uffd(int device, uint64_t features) {
 // Puts the cache file under the guest's RAM. Between mmap and UFFDIO_REGISTER the range has no permissions: a stray
 // access would end the process, where otherwise it would read a hole as zeros and leave a page of zeros in the file
 // for every sibling.
-static enum ramshim_step map_cache(int file) {
+static enum ramshim_step map_cache(int file, int runs, uint32_t run_count) {
   if (syscall(SYS_mmap, ram->address, ram->bytes, PROT_NONE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, file, 0) ==
       (long)MAP_FAILED)
     return RAMSHIM_STEP_MAP;
   struct uffdio_register range = {.range = {(uintptr_t)ram->address, ram->bytes}, .mode = UFFDIO_REGISTER_MODE_MISSING};
   if (ioctl(uffd, UFFDIO_REGISTER, &range) < 0) return RAMSHIM_STEP_REGISTER;
   madvise(ram->address, ram->bytes, MADV_NOHUGEPAGE);  // the cache keeps holes of 4 KiB
-  madvise(ram->address, ram->bytes, MADV_DONTFORK);    // as QEMU had it
+  if (!zeros_map(ram, runs, run_count)) return RAMSHIM_STEP_MAP;
+  madvise(ram->address, ram->bytes, MADV_DONTFORK);  // as QEMU had it
   if (mprotect(ram->address, ram->bytes, PROT_READ | PROT_WRITE) < 0) return RAMSHIM_STEP_PROTECT;
   // The slot's own memory is not seen any more: give it back.
   fallocate(ram->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)ram->bytes);
@@ -123,7 +124,7 @@ static enum ramshim_step obey(const struct ramshim_command *command, const int *
   bool maps = command->kind == RAMSHIM_MAP_CACHE, counts = command->kind == RAMSHIM_COUNT;
   errno = EPROTO;
   if (command->magic != RAMSHIM_MAGIC || (!maps && !counts && command->kind != RAMSHIM_OPEN_UFFD) ||
-      count != (maps ? 2 : counts ? 0 : 1))
+      count != (maps ? 3 : counts ? 0 : 1))
     return RAMSHIM_STEP_COMMAND;
   if (counts) return 0;
   if (maps && cache >= 0) {
@@ -132,7 +133,8 @@ static enum ramshim_step obey(const struct ramshim_command *command, const int *
   }
   enum ramshim_step failed = open_uffd(descriptors[0], command->uffd_features);
   if (failed || !maps) return failed;
-  failed = map_cache(descriptors[1]);
+  if (command->avoid) overwrite_prepare(ram);
+  failed = map_cache(descriptors[1], descriptors[2], command->run_count);
   if (failed) {
     fprintf(stderr, "snowfork-ramshim: remapping RAM failed at step %d: %m\n", failed);
     return failed;

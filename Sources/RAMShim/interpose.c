@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -49,12 +48,6 @@ static bool is_guest_memory(int file) {
   path[length] = 0;
   size_t prefix = strlen(directory);
   return strncmp(path, directory, prefix) == 0 && path[prefix] == '/';
-}
-
-// A slot's RAM will be 4 KiB pages of a snapshot. Huge pages could only come to QEMU's own memory, such as TCG's code
-// buffer: clearing them takes a clone 10 ms of its first hundred.
-__attribute__((constructor)) static void disable_huge_pages(void) {
-  if (getenv("SNOWFORK_SHIM_NO_HUGE_PAGES")) prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
 }
 
 INTERPOSED void *mmap(void *address, size_t length, int protection, int flags, int file, off_t offset) {

@@ -16,6 +16,8 @@
 //  - a marker: EEXIST, and the fault goes to the pager. It takes a marker away only to map the page itself, and between
 //    arm and commit records it even if we were faster; or where no snapshot needs the page. The next arm finds it then.
 //
+// Memory of the clone's own (zeros.c) has no markers: there nothing is done, nor need it be.
+//
 // Never UFFDIO_COPY here, though it would save the write fault that follows: it replaces markers, and what the device
 // wrote between scan and commit would be missing in the snapshot.
 #include <errno.h>
@@ -35,14 +37,26 @@ static _Atomic uint64_t *settled;
 static int userfaultfd;
 static _Atomic uint64_t pages_mapped;
 
-void overwrite_start(const struct guest_ram *ram, int uffd) {
+static void settle(size_t page) {
+  atomic_fetch_or_explicit(&settled[page / word_bits], 1ull << page % word_bits, memory_order_relaxed);
+}
+
+void overwrite_prepare(const struct guest_ram *ram) {
   size_t words = (ram->bytes / page_bytes + word_bits - 1) / word_bits;
   void *bitmap = mmap(NULL, words * sizeof *settled, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (bitmap == MAP_FAILED) return;
-  settled = bitmap;
+  if (bitmap != MAP_FAILED) settled = bitmap;
+}
+
+void overwrite_start(const struct guest_ram *ram, int uffd) {
+  if (!settled) return;
   userfaultfd = uffd;
   overwrite_range.address = (uintptr_t)ram->address;
   atomic_store_explicit(&overwrite_range.bytes, ram->bytes, memory_order_release);
+}
+
+void overwrite_leave(size_t first, size_t count) {
+  if (!settled) return;
+  for (size_t i = first; i < first + count; i++) settle(i);
 }
 
 uint64_t overwrite_count(void) { return pages_mapped; }
@@ -80,8 +94,7 @@ void overwrite_pages(uintptr_t address, size_t length) {
     size_t first = page;
     while (page < end && !is_settled(page)) page += 1;
     map_zeros(first, page);
-    for (size_t i = first; i < page; i++)
-      atomic_fetch_or_explicit(&settled[i / word_bits], 1ull << i % word_bits, memory_order_relaxed);
+    for (size_t i = first; i < page; i++) settle(i);
   }
   errno = saved;
 }

@@ -1,5 +1,6 @@
 // The parts of the RAM shim: interpose.c finds QEMU's guest RAM, channel.c hands it to the pager, device.c and copy.c
-// see QEMU fill guest RAM in a device's name, overwrite.c spares the pages that it fills whole from being fetched.
+// see QEMU fill guest RAM in a device's name, overwrite.c spares the pages that it fills whole from being fetched,
+// zeros.c gives a clone memory of its own where it has zeros.
 #pragma once
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -23,9 +24,18 @@ struct guest_ram {
 // False if no thread could be started.
 HIDDEN bool channel_start(const struct guest_ram *ram);
 
+// RAM is about to become a snapshot's cache. Called once. Without memory for a bitmap nothing will be spared.
+HIDDEN void overwrite_prepare(const struct guest_ram *ram);
+
+// These pages are no matter of overwrite_pages: before `overwrite_start`.
+HIDDEN void overwrite_leave(size_t first, size_t count);
+
 // RAM is a snapshot's cache now and faults go to `uffd`: from here on pages about to be overwritten are not fetched.
-// Called once. Without memory for its bitmap nothing is spared.
 HIDDEN void overwrite_start(const struct guest_ram *ram, int uffd);
+
+// Puts memory of the process's own under the runs of pages that the file names, without permissions as yet. False: it can
+// not be had, or a run is not in RAM.
+HIDDEN bool zeros_map(const struct guest_ram *ram, int file, uint32_t count);
 
 // How many pages have been spared.
 HIDDEN uint64_t overwrite_count(void);

@@ -50,7 +50,7 @@ import Testing
       try fill(first..<first + 300, UInt64(fork * 3 + 1))
       try harness.client.arm(vm: "g1")
       try fill(first + 200..<first + 500, UInt64(fork * 3 + 2))
-      _ = try harness.client.commit(vm: "g1", snapshot: "c\(fork)")
+      try harness.client.commit(vm: "g1", snapshot: "c\(fork)")
       models.append(model)
       try fill(first + 400..<first + 700, UInt64(fork * 3 + 3))
     }
@@ -82,7 +82,7 @@ import Testing
     let cache = try MemoryFile.create(run + "/cache", bytes: UInt64(pages) * 4096)
     let userfaultfd = try Userfaultfd(
       handedOver: try ShimProtocol.request(
-        .mapCache(snapshot: "s1", cache: cache.descriptor, avoidsOverwrites: avoids), of: socket,
+        .mapCache(snapshot: "s1", cache: cache.descriptor, avoidsOverwrites: avoids, zeros: []), of: socket,
         device: try OwnedDescriptor.open("/dev/userfaultfd", O_RDWR)))
     // Ten pages are there already.
     #expect(userfaultfd.mapZero(address: hello.ramAddress, length: 10 * 4096).answer == .done)

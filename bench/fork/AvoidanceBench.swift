@@ -80,6 +80,8 @@ struct AvoidanceBench {
     let others = (2...hosts).flatMap { ["--host", "h\($0)"] }
     let fork = try snowfork.fork(
       "dev", clones: shape.clones, others + ["--transport", configuration.transport])
+    let memory = HostMemory(mebibytes: shape.clones * shape.taskMib * 5 / 4)
+    defer { memory.close() }
     let snowfork = snowfork
     let task = ["sf-shrimp", "align", "\(shape.taskMib)", "/reads"]
     let answers = try LockstepBench.inAll(fork.clones.map(\.name)) { try snowfork.execute(on: $0, task) }

@@ -6,13 +6,13 @@
 //    | -- hello {token, pid, RAM} + ram [uffd [cache]] -> |   at once when RAM is mapped, and again on every reconnect
 //    | <- command {uffd}  + /dev/userfaultfd ------------ |   before the first freeze
 //    | -- reply   {}      + uffd -----------------------> |
-//    | <- command {map, snapshot} + /dev/userfaultfd, cache |  a slot becomes a clone
+//    | <- command {map, snapshot} + /dev/userfaultfd, cache, runs |  a slot becomes a clone
 //    | -- reply   {}      + uffd -----------------------> |
 //    | <- command {count} ------------------------------- |   whenever the pager is asked for figures
 //    | -- reply   {pages overwritten} ------------------> |
 //
 //   hello    0 magic | 4 version | 8 pid | 12 flags | 16 RAM address | 24 RAM bytes | 32 token[64] | 96 snapshot[64]
-//   command  0 magic | 4 kind    | 8 uffd features   | 16 snapshot[64] | 80 avoid | 84 0
+//   command  0 magic | 4 kind    | 8 uffd features   | 16 snapshot[64] | 80 avoid | 84 runs
 //   reply    0 magic | 4 errno   | 8 step            | 12 0            | 16 pages overwritten
 //
 // The shim never speaks unasked after its hello. Either end closes on a structure it does not understand. When the
@@ -50,7 +50,12 @@ struct ramshim_command {
   uint32_t magic, kind;
   uint64_t uffd_features;
   char snapshot[RAMSHIM_SNAPSHOT_BYTES];
-  uint32_t avoid, zero;  // RAMSHIM_MAP_CACHE: not 0, do not fetch what a device is about to fill whole
+  uint32_t avoid;      // RAMSHIM_MAP_CACHE: not 0, do not fetch what a device is about to fill whole
+  uint32_t run_count;  // RAMSHIM_MAP_CACHE: runs of zeros in the third file, to be memory of the process's own
+};
+
+struct ramshim_run {
+  uint32_t first, count;  // pages
 };
 
 // ramshim_reply.step: the call that failed, if error_number is not 0. From RAMSHIM_STEP_MAP on the process is unusable.

@@ -147,6 +147,7 @@ extension ForkService.StatisticsTarget {
           $0.pagesFetched += stats.pagesFetched
           $0.pagesPrefetched += stats.pagesPrefetched
           $0.pagesAvoided += stats.pagesAvoided
+          $0.pagesOverwritten += stats.pagesOverwritten
           $0.pagesShared += stats.pagesShared
           $0.bytesReceived += stats.bytesReceived
           $0.faults += stats.faults
@@ -173,7 +174,8 @@ extension Snowfork_V1_Stats {
       $0.pagesPresent = snapshot?.pagesPresent ?? vm.pagesTotal
       $0.pagesFetched = vm.pagesFetched
       $0.pagesPrefetched = vm.pagesPrefetched
-      $0.pagesAvoided = vm.pagesZero
+      $0.pagesAvoided = vm.pagesZero + vm.pagesOverwritten
+      $0.pagesOverwritten = vm.pagesOverwritten
       // What a sibling had fetched before this clone asked.
       let own = vm.pagesFetched + vm.pagesPrefetched
       $0.pagesShared = (snapshot?.pagesPresent ?? own) > own ? (snapshot?.pagesPresent ?? own) - own : 0

@@ -49,6 +49,21 @@ extension Pager {
   }
 }
 
+/// What a clone did not fetch and the pager does not see.
+extension Pager {
+  /// Pages that devices filled whole, and those it has in memory of its own: huge pages count as a whole.
+  func countAvoided(_ region: Region, in counters: inout MemtapStatistics.VMCounters) {
+    let own = region.thread.perform { region.isGone ? nil : region.attachment.map { ($0, region.ownZeros) } }
+    guard let (attachment, zeros) = own, !zeros.isEmpty else { return }
+    if let count = try? region.shim?.countOverwritten() { counters.pagesOverwritten = count }
+    for run in zeros {
+      let start = attachment.address + UInt64(run.lowerBound) * UInt64(Page.bytes)
+      let present = try? attachment.memory.privateRuns(in: start..<start + run.byteCount)
+      counters.pagesZero += (present ?? []).reduce(0) { $0 + UInt64($1.addresses.count / Page.bytes) }
+    }
+  }
+}
+
 extension Snapshot {
   /// Nobody misses what these pages hold: they are zeros to the clones. What has been saved already stays, and so does what
   /// an older snapshot of the origin still looks for through this one. On the family's thread.

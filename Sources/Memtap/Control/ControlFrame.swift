@@ -72,7 +72,7 @@ enum ControlRequest: Codable, Sendable {
   case commit(vm: String, snapshot: String)
   case survey(snapshot: String, kernel: SurveyedKernel?)
   case disarm(vm: String)
-  case activate(vm: String, snapshot: String)
+  case activate(vm: String, snapshot: String, avoids: Bool)
   case drop(snapshot: String)
   case isWhole(snapshot: String)
   case complete(snapshot: String)

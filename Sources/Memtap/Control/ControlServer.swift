@@ -57,7 +57,8 @@ package final class ControlServer: Sendable {
       case let .survey(snapshot, kernel):
         return encode(try pager.survey(snapshot: snapshot, kernel: kernel))
       case let .disarm(vm): try pager.disarm(vm: vm)
-      case let .activate(vm, snapshot): try pager.activate(vm: vm, snapshot: snapshot)
+      case let .activate(vm, snapshot, avoids):
+        try pager.activate(vm: vm, snapshot: snapshot, avoids: avoids)
       case let .drop(snapshot): try pager.drop(snapshot: snapshot)
       case let .isWhole(snapshot):
         return ControlFrame.encode(ControlAnswer.whole(try pager.isWhole(snapshot: snapshot)))

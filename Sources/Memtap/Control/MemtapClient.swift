@@ -41,8 +41,8 @@ public final class MemtapClient: MemtapControl, Sendable {
     return layout
   }
 
-  public func activate(vm: String, snapshot: String) throws(MemtapError) {
-    try call(.activate(vm: vm, snapshot: snapshot), "activate", vm)
+  public func activate(vm: String, snapshot: String, avoids: Bool = true) throws(MemtapError) {
+    try call(.activate(vm: vm, snapshot: snapshot, avoids: avoids), "activate", vm)
   }
   public func drop(snapshot: String) throws(MemtapError) {
     try call(.drop(snapshot: snapshot), "drop", snapshot)

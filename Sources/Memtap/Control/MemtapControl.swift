@@ -28,8 +28,9 @@ public protocol MemtapControl: AnyObject, Sendable {
   /// Takes an `arm` back; the VM runs on as before.
   func disarm(vm: String) throws(MemtapError)
 
-  /// Remaps a slot's RAM onto the page cache of the snapshot; from now on its faults are served.
-  func activate(vm: String, snapshot: String) throws(MemtapError)
+  /// Remaps a slot's RAM onto the page cache of the snapshot; from now on its faults are served. `avoids`: what a device
+  /// fills whole is not fetched, and long runs of zeros are memory of its own.
+  func activate(vm: String, snapshot: String, avoids: Bool) throws(MemtapError)
   /// Nobody will clone it any more: removed as soon as no clone and no older snapshot needs it.
   func drop(snapshot: String) throws(MemtapError)
 
@@ -137,6 +138,8 @@ public struct MemtapStatistics: Sendable, Codable {
     public var pagesPrefetched: UInt64
     /// Resolved as zero without a copy.
     public var pagesZero: UInt64
+    /// Filled whole by a device, so not fetched.
+    public var pagesOverwritten: UInt64
     public var preimagesSaved: UInt64
     public var faultMicroseconds: LatencySummary
     public var preimageMicroseconds: LatencySummary

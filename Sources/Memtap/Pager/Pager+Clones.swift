@@ -4,13 +4,13 @@ import LinuxSystem
 
 /// Slots become clones; snapshots are completed and dropped.
 extension Pager {
-  package func activate(vm: String, snapshot id: String) throws(MemtapError) {
+  package func activate(vm: String, snapshot id: String, avoids: Bool) throws(MemtapError) {
     let (region, shim) = try connected(vm, "activate")
     let snapshot = try snapshot(id, "activate")
     do {
       try region.slow.withLock { _ in
         guard try join(region, to: snapshot) else { return }
-        do { try map(region, on: snapshot, shim) } catch {
+        do { try map(region, on: snapshot, shim, avoids: avoids) } catch {
           leave(region, snapshot)
           throw error
         }
@@ -55,15 +55,19 @@ extension Pager {
     }
   }
 
-  private func map(_ region: Region, on snapshot: Snapshot, _ shim: ShimChannel) throws {
+  private func map(_ region: Region, on snapshot: Snapshot, _ shim: ShimChannel, avoids: Bool) throws {
     // First the record: a successor must not remove a snapshot that a VM is mapped on.
     try writeManifest(of: region, "activate")
     // Read-only, so that a QEMU that was taken over can not write into its siblings' memory.
     let cache = try snapshot.cache.reopened(O_RDONLY)
+    let zeros = avoids ? snapshot.thread.perform { snapshot.longZeros } : []
     let userfaultfd = try shim.request(
-      .mapCache(snapshot: snapshot.id, cache: cache.descriptor, avoidsOverwrites: true))
+      .mapCache(
+        snapshot: snapshot.id, cache: cache.descriptor, avoidsOverwrites: avoids,
+        zeros: zeros.map { UInt32($0.lowerBound)..<UInt32($0.upperBound) }))
     try snapshot.thread.perform {
       region.userfaultfd = userfaultfd
+      region.ownZeros = zeros
       region.mode = .missing
       return Result { try snapshot.thread.serve(region) }
     }.get()
@@ -131,7 +135,7 @@ extension Region {
     .init(
       vm: name, snapshot: base?.id, pagesTotal: UInt64(pageCount), faults: counters.faults,
       pagesFetched: counters.pagesFetched, pagesPrefetched: counters.pagesPrefetched,
-      pagesZero: counters.pagesZero,
+      pagesZero: counters.pagesZero, pagesOverwritten: 0,
       preimagesSaved: counters.preimagesSaved, faultMicroseconds: counters.faultTime.summary,
       preimageMicroseconds: counters.preimageTime.summary)
   }

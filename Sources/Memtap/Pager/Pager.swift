@@ -131,6 +131,10 @@ package final class Pager: MemtapControl, @unchecked Sendable {
       statistics.vms += vms
       statistics.snapshots += shots
     }
+    for index in statistics.vms.indices {
+      guard let region = regions.first(where: { $0.name == statistics.vms[index].vm }) else { continue }
+      countAvoided(region, in: &statistics.vms[index])
+    }
     return statistics
   }
 

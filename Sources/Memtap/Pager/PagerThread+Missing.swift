@@ -18,9 +18,7 @@ extension PagerThread {
       do throws(PageTrouble) { try resolve(page..<page + 1, of: snapshot) } catch {
         if case let .pending(holder) = error, let remote = holder.remote {
           remote.await(page, for: region, since: start)
-          askAhead(
-            snapshot.readAhead.pages(at: page, window: tuning.fetchWindow, end: snapshot.pageCount),
-            of: snapshot)
+          askAhead(ahead(of: page, in: snapshot, limit: ReadAhead.pagesMax), of: snapshot)
         } else {
           fail(page, of: region, error)
         }
@@ -44,10 +42,14 @@ extension PagerThread {
     if isFetched, !isAwaited { prefetch(around: page, into: snapshot, for: region) }
   }
 
-  /// Brings in the window around a page that was asked for, once that one has been delivered. Who waits for one of these
+  private func ahead(of page: PageIndex, in snapshot: Snapshot, limit: Int) -> PageRange {
+    snapshot.readAhead.pages(at: page, window: tuning.fetchWindow, limit: limit, end: snapshot.pageCount)
+  }
+
+  /// Brings in what is around and ahead of a page that was asked for, once that one has been delivered. Who waits for one of these
   /// pages has a message of its own under way.
   private func prefetch(around page: PageIndex, into snapshot: Snapshot, for region: Region) {
-    let window = PageRange.window(around: page, size: tuning.fetchWindow, end: snapshot.pageCount)
+    let window = ahead(of: page, in: snapshot, limit: ReadAhead.pagesMaxHere)
     let before = snapshot.resolvedCount
     arrival = .prefetched
     do throws(PageTrouble) { try resolve(window, of: snapshot) } catch {
@@ -66,7 +68,11 @@ extension PagerThread {
       let (answer, done) = region.userfaultfd!.mapZero(
         address: region.address(of: next), length: (next..<run.upperBound).byteCount)
       next += Int(done) / Page.bytes
-      if answer == .done { break }
+      if answer == .done {
+        // In memory of its own nothing marks a page that is not there: between arm and commit it is recorded here.
+        region.arming?.lifted.insert(contentsOf: run)
+        break
+      }
       if answer == .again { continue }
       guard answer == .exists else {
         check(answer, region)

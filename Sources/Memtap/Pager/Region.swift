@@ -35,6 +35,8 @@ final class Region: @unchecked Sendable {
 
   /// The snapshot whose cache its RAM is mapped on: it is a clone.
   var base: Snapshot?
+  /// Runs of zeros that are memory of its own. Not known any more after a restart of the pager.
+  var ownZeros: [PageRange] = []
   /// Its snapshots that are kept, oldest first. Only the last one gets pre-images.
   var snapshots: [Snapshot] = []
   var newest: Snapshot? { snapshots.last }

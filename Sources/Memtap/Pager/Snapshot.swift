@@ -44,7 +44,6 @@ final class Snapshot: @unchecked Sendable {
   /// It is served to other hosts.
   var service: PageService?
   var history: ArrivalHistory
-  /// Of pages from another host.
   var readAhead = ReadAhead()
   /// What its clones, here and on other hosts, asked for first.
   var workingSet = WorkingSet()
@@ -115,6 +114,15 @@ final class Snapshot: @unchecked Sendable {
       states.forEachRun(matching: 1 << PageState.atBase.rawValue) { pages.formUnion(below, in: $0) }
     }
     return pages
+  }
+
+  /// Runs of zeros of 2 MiB and more, at most so many that a process can have a mapping for each and its neighbours.
+  var longZeros: [PageRange] {
+    var runs: [PageRange] = []
+    states.forEachRun(matching: 1 << PageState.zero.rawValue) {
+      if $0.count >= 512, runs.count < 4096 { runs.append($0) }
+    }
+    return runs
   }
 
   var layout: SnapshotLayout {

@@ -8,7 +8,9 @@ struct StatsDocument: Encodable {
   var pagesPresent: UInt64
   var pagesFetched: UInt64
   var pagesPrefetched: UInt64
+  /// Not fetched: zeros, free in the guest at the fork, or filled whole by a device. And of these, the last.
   var pagesAvoided: UInt64
+  var pagesOverwritten: UInt64
   var pagesShared: UInt64
   var bytesReceived: UInt64
   var faults: UInt64
@@ -64,6 +66,7 @@ struct StatsDocument: Encodable {
     pagesFetched = stats.pagesFetched
     pagesPrefetched = stats.pagesPrefetched
     pagesAvoided = stats.pagesAvoided
+    pagesOverwritten = stats.pagesOverwritten
     pagesShared = stats.pagesShared
     bytesReceived = stats.bytesReceived
     faults = stats.faults
