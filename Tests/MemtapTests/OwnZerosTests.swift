@@ -24,6 +24,19 @@ import Testing
     #expect(try clone.tags() == model)
   }
 
+  /// A page beside such a run turns out to be zeros only when it is fetched.
+  @Test func zerosBesideThem() throws {
+    let harness = try PagerHarness()
+    defer { harness.close() }
+    let parent = try harness.guest("dev", pages: pages)
+    try parent.write(0..<1000, tag: 1000)
+    try parent.zero(990..<1000)
+    let model = try harness.freeze(parent, as: "s1")
+    let clone = try harness.clone(of: "s1", "dev.1", pages: pages)
+    #expect(try clone.tags(999..<1000) == [0])
+    #expect(try clone.tags() == model)
+  }
+
   /// Written before it arms, while it is armed, after the commit; some of it only in part of a huge page.
   @Test func aCloneIsForkedWhileItTakesThem() throws {
     let harness = try PagerHarness()

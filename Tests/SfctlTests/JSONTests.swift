@@ -14,7 +14,7 @@ import Testing
 
   private static let forked =
     #"{"clones":[{"activate_us":12000,"ended_us":90000,"host":"h1","name":"dev.1","private_bytes":8192,"#
-    + #""processes":1,"ready_us":50000,"reason":"","state":"running","touched_bytes":4096,"vmid":1}],"descriptor_bytes":361000,"fork_us":51000,"granted":1,"parent":"dev","#
+    + #""processes":1,"ready_us":50000,"reason":"","state":"running","touched_bytes":4096,"vmid":1}],"descriptor_bytes":361000,"fork_us":51000,"free_pages":0,"free_unknown":"","granted":1,"parent":"dev","#
     + #""parent_pause_us":7400,"phases":[{"begin_us":10,"end_us":8000,"phase":"freeze"}],"#
     + #""ram_bytes":268435456,"requested":1,"snapshot":"s1","ticket":"t1","ticket_us":400000}"#
 
@@ -43,7 +43,7 @@ import Testing
     + #""fault_us":{"max":99,"p50":12,"p99":30},"faults":110,"host":"h1","kind":"ticket","#
     + #""mcdist":{"bytes_sent":6,"dropped":7,"lockstep_suppressed":3,"rate_limit_bytes_per_s":5,"#
     + #""requests":1,"retransmitted":4,"served":2},"name":"t1","pages_avoided":7,"pages_fetched":100,"#
-    + #""pages_prefetched":900,"pages_present":1000,"pages_pushed":11,"pages_shared":8,"#
+    + #""pages_overwritten":0,"pages_prefetched":900,"pages_present":1000,"pages_pushed":11,"pages_shared":8,"#
     + #""pages_total":65536,"preimages_saved":5,"remote_fault_us":{"max":40,"p50":10,"p99":20},"#
     + #""snapshot":"s1","transport":"unicast","transport_reason":"no multicast arrives","whole":false}"#
 
@@ -54,7 +54,7 @@ import Testing
   }
 
   private static let warm =
-    #"{"clones":2,"created_unix":1700000000,"descriptor_bytes":361000,"image":"mini","kept":true,"#
+    #"{"clones":2,"created_unix":1700000000,"descriptor_bytes":361000,"free_pages":0,"free_unknown":"","image":"mini","kept":true,"#
     + #""parent":"dev","parent_pause_us":7400,"present_bytes":4096,"ram_bytes":268435456,"snapshot":"warm"}"#
 
   @Test func snapshotCreate() async throws {

@@ -62,7 +62,7 @@ extension PagerThread {
 
   /// Maps zeros at `page` and at the zero pages beside it. They are private to the clone at once, as zeros cost nothing.
   private func mapZeros(around page: PageIndex, of region: Region, in snapshot: Snapshot) {
-    let run = zeroRun(around: page, of: region, in: snapshot)
+    var run = zeroRun(around: page, of: region, in: snapshot)
     var next = run.lowerBound
     while next < run.upperBound {
       let (answer, done) = region.userfaultfd!.mapZero(
@@ -74,6 +74,12 @@ extension PagerThread {
         break
       }
       if answer == .again { continue }
+      if answer == .notRegistered, run.count > 1 {
+        // It reaches into memory of the clone's own, which is another mapping.
+        run = page..<page + 1
+        next = page
+        continue
+      }
       guard answer == .exists else {
         check(answer, region)
         return

@@ -3,8 +3,8 @@ import GuestMemory
 /// How far ahead of a demand pages are brought in. A clone that reads in order, as a file's pages mostly lie in memory, is
 /// noticed by where its demands fall, and each time twice as much is brought in as before.
 struct ReadAhead {
-  /// From another host: 4 MiB, some 40 ms of a gigabit link.
-  static let pagesMax = 1024
+  /// From another host: 2 MiB, some 20 ms of a gigabit link.
+  static let pagesMax = 512
   /// From this host, in one go: some 80 µs.
   static let pagesMaxHere = 64
   private static let streamsMax = 8
