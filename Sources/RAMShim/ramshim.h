@@ -33,8 +33,8 @@ HIDDEN void overwrite_leave(size_t first, size_t count);
 // RAM is a snapshot's cache now and faults go to `uffd`: from here on pages about to be overwritten are not fetched.
 HIDDEN void overwrite_start(const struct guest_ram *ram, int uffd);
 
-// Puts memory of the process's own under the runs of pages that the file names, without permissions as yet. False: it can
-// not be had, or a run is not in RAM.
+// Puts memory of the process's own under the runs of pages that the file names, without permissions as yet. False: it
+// can not be had, or a run is not in RAM.
 HIDDEN bool zeros_map(const struct guest_ram *ram, int file, uint32_t count);
 
 // How many pages have been spared.

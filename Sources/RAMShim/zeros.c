@@ -1,8 +1,8 @@
-// Runs of pages that are zeros to a clone are memory of its own from the start: the kernel gives pages there by itself, as
-// it would to any process, and nobody need be asked.
+// Runs of pages that are zeros to a clone are memory of its own from the start: the kernel gives pages there by itself,
+// as it would to any process, and nobody need be asked.
 //
-// Faults there are not reported, so nothing of a run may ever have to be fetched: the pager names only pages whose state
-// is `zero`, which is final. When the clone is forked all of its RAM is registered, these runs too.
+// Faults there are not reported, so nothing of a run may ever have to be fetched: the pager names only pages whose
+// state is `zero`, which is final. When the clone is forked all of its RAM is registered, these runs too.
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,8 +19,8 @@
 #define PR_THP_DISABLE_EXCEPT_ADVISED (1 << 1)  // Linux 6.18
 #endif
 
-// The largest blocks of a guest's page allocator. It breaks one up only when it has no smaller one, so a huge page there
-// is soon used.
+// The largest blocks of a guest's page allocator. It breaks one up only when it has no smaller one, so a huge page
+// there is soon used.
 static const size_t block_bytes = 4u << 20;
 
 static bool map_run(const struct guest_ram *ram, struct ramshim_run run) {
@@ -31,7 +31,8 @@ static bool map_run(const struct guest_ram *ram, struct ramshim_run run) {
       (long)MAP_FAILED)
     return false;
   overwrite_leave(run.first, run.count);
-  size_t block = (first + block_bytes - 1) / block_bytes * block_bytes, end = (first + bytes) / block_bytes * block_bytes;
+  size_t block = (first + block_bytes - 1) / block_bytes * block_bytes;
+  size_t end = (first + bytes) / block_bytes * block_bytes;
   if (block < end) syscall(SYS_madvise, (char *)ram->address + block, end - block, MADV_HUGEPAGE);
   return true;
 }

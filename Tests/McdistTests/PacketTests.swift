@@ -137,10 +137,12 @@ import Testing
       }
       // What two runs of a server compress may differ: halves of both do not make a page.
       let half = UnsafeRawBufferPointer(rebasing: page[..<512])
-      #expect(reassembly.add(page: 1, encoding: .zstd, total: 1024, offset: 0, part: half, instance: 1) == nil)
+      #expect(
+        reassembly.add(page: 1, encoding: .zstd, total: 1024, offset: 0, part: half, instance: 1) == nil)
       #expect(
         reassembly.add(page: 1, encoding: .zstd, total: 1024, offset: 512, part: half, instance: 2) == nil)
-      #expect(reassembly.add(page: 1, encoding: .zstd, total: 1024, offset: 0, part: half, instance: 2) != nil)
+      #expect(
+        reassembly.add(page: 1, encoding: .zstd, total: 1024, offset: 0, part: half, instance: 2) != nil)
     }
   }
 }

@@ -65,14 +65,18 @@ extension Pager {
 }
 
 extension Snapshot {
-  /// Nobody misses what these pages hold: they are zeros to the clones. What has been saved already stays, and so does what
-  /// an older snapshot of the origin still looks for through this one. On the family's thread.
+  /// Nobody misses what these pages hold: they are zeros to the clones. What has been saved already stays. On the family's
+  /// thread.
   fileprivate func avoid(_ free: PageRange) -> Int {
     let older = origin?.snapshots.filter { $0.sequence < sequence && !$0.isLost } ?? []
     var avoided = 0
     for page in free where states.isUnresolved(page) {
-      if states[page] == .atOrigin, older.contains(where: { $0.states[page] == .atOrigin }) { continue }
-      resolve(page, as: .zero)
+      if states[page] == .atOrigin, older.contains(where: { $0.states[page] == .atOrigin }) {
+        if freeToClones == nil { freeToClones = PageBitmap(pageCount: pageCount) }
+        freeToClones?.insert(page)
+      } else {
+        resolve(page, as: .zero)
+      }
       avoided += 1
     }
     return avoided

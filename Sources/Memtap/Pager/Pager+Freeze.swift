@@ -67,7 +67,7 @@ extension Pager {
         directory: place, thread: region.thread, sequence: sequence, states: states, cache: cache,
         origin: region,
         originName: region.name, base: base, since: since)
-      snapshot.workingSet.prepare(pageCount: region.pageCount, window: region.thread.tuning.fetchWindow)
+      snapshot.workingSet.prepare(pageCount: region.pageCount)
       return snapshot
     } catch {
       SnapshotFiles.remove(place)
@@ -186,7 +186,7 @@ extension Pager {
     region.arming = nil
     region.thread.snapshots.append(staged)
     directory.withLock { $0.snapshots[id] = staged }
-    region.workingSet.prepare(pageCount: region.pageCount, window: region.thread.tuning.fetchWindow)
+    region.workingSet.prepare(pageCount: region.pageCount)
     staged.history.since = monotonicNanoseconds()
   }
 

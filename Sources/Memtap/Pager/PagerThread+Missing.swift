@@ -12,13 +12,16 @@ extension PagerThread {
       doom(region, "a page of its own memory file was reported missing")
       return
     }
-    let isFetched = snapshot.states.isUnresolved(page)
+    let isFree = snapshot.freeToClones?.contains(page) ?? false
+    let isFetched = !isFree && snapshot.states.isUnresolved(page)
     if isFetched {
       arrival = .touched
       do throws(PageTrouble) { try resolve(page..<page + 1, of: snapshot) } catch {
         if case let .pending(holder) = error, let remote = holder.remote {
           remote.await(page, for: region, since: start)
-          askAhead(ahead(of: page, in: snapshot, limit: ReadAhead.pagesMax), of: snapshot)
+          askAhead(
+            ahead(of: page, in: snapshot, window: tuning.remoteWindow),
+            of: snapshot)
         } else {
           fail(page, of: region, error)
         }
@@ -28,7 +31,7 @@ extension PagerThread {
       region.counters.pagesFetched += 1
       snapshot.counters.pagesFetched += 1
     }
-    if snapshot.states[page] == .zero {
+    if snapshot.states[page] == .zero || (isFree && snapshot.states.isUnresolved(page)) {
       mapZeros(around: page, of: region, in: snapshot)
     } else {
       check(region.userfaultfd!.wake(address: region.address(of: page), length: UInt64(Page.bytes)), region)
@@ -42,14 +45,15 @@ extension PagerThread {
     if isFetched, !isAwaited { prefetch(around: page, into: snapshot, for: region) }
   }
 
-  private func ahead(of page: PageIndex, in snapshot: Snapshot, limit: Int) -> PageRange {
-    snapshot.readAhead.pages(at: page, window: tuning.fetchWindow, limit: limit, end: snapshot.pageCount)
+  private func ahead(of page: PageIndex, in snapshot: Snapshot, window: Int) -> PageRange {
+    snapshot.readAhead.pages(at: page, window: window, end: snapshot.pageCount)
   }
 
   /// Brings in what is around and ahead of a page that was asked for, once that one has been delivered. Who waits for one of these
   /// pages has a message of its own under way.
   private func prefetch(around page: PageIndex, into snapshot: Snapshot, for region: Region) {
-    let window = ahead(of: page, in: snapshot, limit: ReadAhead.pagesMaxHere)
+    let window = ahead(of: page, in: snapshot, window: tuning.fetchWindow)
+    for page in window { recordDemand(page, of: snapshot) }
     let before = snapshot.resolvedCount
     arrival = .prefetched
     do throws(PageTrouble) { try resolve(window, of: snapshot) } catch {

@@ -7,8 +7,10 @@ import Synchronization
 package struct PagerTuning: Sendable {
   /// Saved together on one write fault of an origin.
   package var preimageWindow = 16
-  /// Fetched together on one missing fault of a clone.
+  /// Fetched together on one missing fault of a clone, from this host.
   package var fetchWindow = 8
+  /// From another host: fewer, for each crosses the network.
+  package var remoteWindow = 2
   /// Mapped to zeros together.
   package var zeroWindow = 64
   package init() {}
@@ -23,6 +25,7 @@ package struct PagerTuning: Sendable {
       switch pair[0] {
       case "preimage": preimageWindow = size
       case "fetch": fetchWindow = size
+      case "remote": remoteWindow = size
       case "zero": zeroWindow = size
       default: break
       }

@@ -3,10 +3,8 @@ import GuestMemory
 /// How far ahead of a demand pages are brought in. A clone that reads in order, as a file's pages mostly lie in memory, is
 /// noticed by where its demands fall, and each time twice as much is brought in as before.
 struct ReadAhead {
-  /// From another host: 2 MiB, some 20 ms of a gigabit link.
-  static let pagesMax = 512
-  /// From this host, in one go: some 80 µs.
-  static let pagesMaxHere = 64
+  /// From this host some 80 µs; from another some 3 ms of a gigabit link, of which little is in vain where the order ends.
+  private static let pagesMax = 64
   private static let streamsMax = 8
 
   private struct Stream {
@@ -18,9 +16,8 @@ struct ReadAhead {
   private var streams: [Stream] = []
   private var time: UInt64 = 0
 
-  /// What to bring in because of a demand for `page`: the window around it, and at most `limit` pages more if a stream has
-  /// come this far.
-  mutating func pages(at page: PageIndex, window size: Int, limit: Int, end: PageIndex) -> PageRange {
+  /// What to bring in because of a demand for `page`: the window around it, and more if a stream has come this far.
+  mutating func pages(at page: PageIndex, window size: Int, end: PageIndex) -> PageRange {
     if streams.capacity == 0 { streams.reserveCapacity(Self.streamsMax) }
     time += 1
     let window = PageRange.window(around: page, size: size, end: end)
@@ -28,7 +25,7 @@ struct ReadAhead {
     if let index = streams.firstIndex(where: {
       window.upperBound >= $0.end && window.lowerBound <= $0.end
     }) {
-      streams[index].size = min(streams[index].size * 2, limit)
+      streams[index].size = min(streams[index].size * 2, Self.pagesMax)
       streams[index].end = min(window.upperBound + streams[index].size, end)
       streams[index].usedAt = time
       return window.lowerBound..<streams[index].end

@@ -26,6 +26,9 @@ final class Snapshot: @unchecked Sendable {
   var newer: Snapshot?
   /// VMs whose RAM is mapped on the cache.
   var clones: [Region] = []
+  /// Pages that were free in the guest and stay `atOrigin`, for an older snapshot looks for them through this one: zeros to
+  /// clones. A pager that is started anew does not know them, and clones fetch them.
+  var freeToClones: PageBitmap?
   /// What its origin's earlier clones asked for is being brought in.
   var hasWorkingSet = false
   /// Nobody will clone it any more.
@@ -113,6 +116,7 @@ final class Snapshot: @unchecked Sendable {
       let below = base.existing
       states.forEachRun(matching: 1 << PageState.atBase.rawValue) { pages.formUnion(below, in: $0) }
     }
+    freeToClones?.forEachRun { pages.remove(contentsOf: $0) }
     return pages
   }
 

@@ -3,38 +3,45 @@ import GuestMemory
 /// The windows of pages that the clones of an origin asked for first, in their order: what its next clones will ask
 /// for as well. docs/paging.md, "Who does what on a fault".
 struct WorkingSet {
-  /// 2,048 windows of 8 pages are 64 MiB: what other hosts are sent at once.
-  private static let limit = 2048
+  /// Pages of a window, a power of two.
+  static let window = 2
+  /// 8,192 windows are 64 MiB: what other hosts are sent at once.
+  private static let limit = 8192
   /// Of these, what is brought in for clones on this host, in some 5 ms: the rest is here within microseconds of a fault.
-  fileprivate static let limitHere = 512
+  fileprivate static let limitHere = 2048
 
   private(set) var windows: [Int] = []
   private var isRecorded: [Bool] = []
 
   /// Makes room, so that recording does not allocate.
-  mutating func prepare(pageCount: Int, window: Int) {
+  mutating func prepare(pageCount: Int) {
     guard isRecorded.isEmpty else { return }
     windows.reserveCapacity(Self.limit)
-    isRecorded = [Bool](repeating: false, count: (pageCount + window - 1) / window)
+    isRecorded = [Bool](repeating: false, count: (pageCount + Self.window - 1) / Self.window)
   }
 
   @inline(__always)
   @discardableResult
-  mutating func record(window: Int) -> Bool {
+  mutating func record(_ page: PageIndex) -> Bool {
+    let window = page / Self.window
     guard windows.count < Self.limit, window < isRecorded.count, !isRecorded[window] else { return false }
     isRecorded[window] = true
     windows.append(window)
     return true
   }
+
+  static func pages(ofWindow window: Int, end: PageIndex) -> PageRange {
+    window * Self.window..<min((window + 1) * Self.window, end)
+  }
 }
 
 extension PagerThread {
-  /// A clone asked for a page that was not in the cache.
+  /// A clone asked for a page that was not in the cache, or it was brought in for the sake of one that was.
   @inline(__always)
   @discardableResult
   func recordDemand(_ page: PageIndex, of snapshot: Snapshot) -> Bool {
-    snapshot.origin?.workingSet.record(window: page / tuning.fetchWindow)
-    return snapshot.workingSet.record(window: page / tuning.fetchWindow)
+    snapshot.origin?.workingSet.record(page)
+    return snapshot.workingSet.record(page)
   }
 
   /// Brings the working set of the origin's earlier clones into its new snapshot, a few windows at a time: faults are
@@ -42,12 +49,11 @@ extension PagerThread {
   func bringWorkingSet(into snapshot: Snapshot, from first: Int = 0) {
     guard let origin = snapshot.origin, !snapshot.isLost, !origin.isGone else { return }
     let windows = origin.workingSet.windows.prefix(WorkingSet.limitHere)
-    let end = min(first + 8, windows.count)
+    let end = min(first + 32, windows.count)
     guard first < end else { return }
     let before = snapshot.resolvedCount
     for window in windows[first..<end] {
-      let pages = PageRange.window(
-        around: window * tuning.fetchWindow, size: tuning.fetchWindow, end: snapshot.pageCount)
+      let pages = WorkingSet.pages(ofWindow: window, end: snapshot.pageCount)
       arrival = .prefetched
       do throws(PageTrouble) { try resolve(pages, of: snapshot) } catch {
         guard case .pending = error else { return }

@@ -25,7 +25,7 @@ final class PageService {
   ) throws(SystemError) {
     self.snapshot = snapshot
     origin = PageOrigin(address: address, port: 0, group: "", groupPort: 0, key: key, transport: transport)
-    snapshot.workingSet.prepare(pageCount: snapshot.pageCount, window: snapshot.thread.tuning.fetchWindow)
+    snapshot.workingSet.prepare(pageCount: snapshot.pageCount)
     let server = try PageServer(
       .init(
         address: address, transport: .init(transport), key: key, pageCount: snapshot.pageCount,
@@ -57,11 +57,10 @@ final class PageService {
 
   /// What earlier clones of the origin asked for first, and then those of this snapshot.
   private static func workingSet(of snapshot: Snapshot) -> [PageRange] {
-    let size = snapshot.thread.tuning.fetchWindow
     var windows = snapshot.workingSet.windows
     let own = Set(windows)
     windows += (snapshot.origin?.workingSet.windows ?? []).filter { !own.contains($0) }
-    return windows.map { .window(around: $0 * size, size: size, end: snapshot.pageCount) }
+    return windows.map { WorkingSet.pages(ofWindow: $0, end: snapshot.pageCount) }
   }
 }
 

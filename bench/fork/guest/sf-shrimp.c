@@ -1,6 +1,6 @@
-/* The memory of SHRiMP's task (SnowFlock, figure 4(b)): much is allocated and filled from an input that the parent made.
+/* The memory of SHRiMP's task (SnowFlock, figure 4(b)): much is allocated and filled from an input of the parent's.
  *
- *   sf-shrimp warm MIB         fills MIB of memory and frees it: what a guest that has run for a while has free is not zero
+ *   sf-shrimp warm MIB         fills MIB of memory and frees it: what a guest that has run a while has free is not zero
  *   sf-shrimp reads MIB FILE   writes MIB of DNA reads of 25 letters in FASTA to FILE
  *   sf-shrimp align MIB FILE   three times: allocates MIB, fills all of it from the reads of FILE, frees it. Prints the
  *                              microseconds of each time and a sum over all that was written
@@ -64,8 +64,8 @@ static uint64_t microseconds(void) {
   return now.tv_sec * 1000000ull + now.tv_nsec / 1000;
 }
 
-/* The input is gone through once while the memory is filled. Each page gets the words of a page of the input, each bound to
- * all that went before. */
+/* The input is gone through once while the memory is filled. Each page gets the words of a page of the input, each
+ * bound to all that went before. */
 static uint64_t fill(uint64_t *memory, size_t pages, const uint64_t *input, size_t input_pages) {
   uint64_t sum = 0;
   for (size_t page = 0; page < pages; page++) {
