@@ -42,7 +42,8 @@ extension ForkService {
     }
     let memoryDirectory = configuration.memtap.memory
     let memory = try? await workers.run {
-      GuestResidency.read(pid: Int32(record.pid), below: memoryDirectory)
+      GuestResidency.read(
+        pid: Int32(record.pid), below: memoryDirectory, ramBytes: record.memoryBytes)
     }
     guests[name]?.record.touchedBytes = Int64(memory?.presentBytes ?? 0)
     guests[name]?.record.privateBytes = Int64(memory?.privateBytes ?? 0)

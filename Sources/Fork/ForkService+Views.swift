@@ -22,7 +22,8 @@ extension ForkService {
     return try await workers.run {
       records.map { record in
         let pid = record.state.isOver ? 0 : Int32(record.pid)
-        let memory = GuestResidency.read(pid: pid, below: memoryDirectory)
+        let memory = GuestResidency.read(
+          pid: pid, below: memoryDirectory, ramBytes: record.memoryBytes)
         return VMView(
           record: record, pid: pid, presentBytes: memory.presentBytes, privateBytes: memory.privateBytes)
       }
@@ -118,27 +119,46 @@ package struct GuestResidency: Sendable {
   /// Written by this VM: no other VM shares them.
   package var privateBytes: UInt64 = 0
 
-  static func read(pid: Int32, below directory: String) -> GuestResidency {
+  static func read(pid: Int32, below directory: String, ramBytes: Int64) -> GuestResidency {
     guard pid > 0, let text = try? readTextFile("/proc/\(pid)/smaps") else {
       return GuestResidency()
     }
-    return parse(text, below: directory)
+    return parse(text, below: directory, ramBytes: UInt64(ramBytes))
   }
 
-  package static func parse(_ smaps: String, below directory: String) -> GuestResidency {
+  /// RAM is where a file below `directory` is mapped, and memory of a clone's own is in between: where RAM begins is told by
+  /// any mapping of the file.
+  package static func parse(_ smaps: String, below directory: String, ramBytes: UInt64) -> GuestResidency {
+    let lines = smaps.split(separator: "\n")
+    guard let file = lines.first(where: { $0.contains(directory + "/") }), let place = Mapping(file) else {
+      return GuestResidency()
+    }
+    let start = place.start &- place.offset
     var result = GuestResidency()
     var isGuestRAM = false
-    for line in smaps.split(separator: "\n") {
-      guard let word = line.split(separator: " ", maxSplits: 1).first else { continue }
-      if !word.hasSuffix(":") {
-        isGuestRAM = line.contains(directory + "/")
-      } else if isGuestRAM {
-        let words = line.split(separator: " ")
-        guard words.count >= 2, let kibibytes = UInt64(words[1]) else { continue }
-        if word == "Rss:" { result.presentBytes += kibibytes << 10 }
-        if word == "Anonymous:" { result.privateBytes += kibibytes << 10 }
+    for line in lines {
+      let words = line.split(separator: " ")
+      if words.first?.hasSuffix(":") == false {
+        isGuestRAM = Mapping(line).map { $0.start >= start && $0.start - start < ramBytes } ?? false
+      } else if isGuestRAM, words.count >= 2, let kibibytes = UInt64(words[1]) {
+        if words[0] == "Rss:" { result.presentBytes += kibibytes << 10 }
+        if words[0] == "Anonymous:" { result.privateBytes += kibibytes << 10 }
       }
     }
     return result
+  }
+
+  /// `7fc473c00000-7fc483c00000 rw-p 00000000 00:28 30   /path`
+  private struct Mapping {
+    var start: UInt64
+    var offset: UInt64
+
+    init?(_ line: Substring) {
+      let words = line.split(separator: " ")
+      guard words.count >= 3, let dash = words[0].firstIndex(of: "-"),
+        let start = UInt64(words[0][..<dash], radix: 16), let offset = UInt64(words[2], radix: 16)
+      else { return nil }
+      (self.start, self.offset) = (start, offset)
+    }
   }
 }

@@ -9,15 +9,21 @@ struct ViewTests {
       Rss:               21768 kB
       Private_Dirty:      1844 kB
       Anonymous:          1840 kB
+      7fc483c00000-7fc487c00000 rw-p 00000000 00:00 0
+      Rss:                4096 kB
+      Anonymous:          4096 kB
+      7fc487c00000-7fc487e00000 rw-p 14000000 00:28 30   /run/snowfork/mem/cache/snapshots/s-1/pages
+      Rss:                  12 kB
+      Anonymous:             8 kB
       7fc4a0000000-7fc4a8000000 rw-p 00000000 00:00 0
       Rss:                9999 kB
       Anonymous:          9999 kB
       7fc4b0000000-7fc4b1000000 rw-s 00000000 00:28 31   /run/snowfork/memory-of-another
       Rss:                 777 kB
       """
-    let memory = GuestResidency.parse(smaps, below: "/run/snowfork/mem")
-    #expect(memory.presentBytes == 21768 << 10)
-    #expect(memory.privateBytes == 1840 << 10)
+    let memory = GuestResidency.parse(smaps, below: "/run/snowfork/mem", ramBytes: 322 << 20)
+    #expect(memory.presentBytes == (21768 + 4096 + 12) << 10)
+    #expect(memory.privateBytes == (1840 + 4096 + 8) << 10)
   }
 
   @Test func `phases are in order, and activation is split where the last clone ran`() {

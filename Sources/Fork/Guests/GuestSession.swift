@@ -67,8 +67,8 @@ final class GuestSession: Sendable {
   }
 
   /// On return the agent holds back all it has to send, until `resume`, and with `dropsCache` the guest has given up its
-  /// clean page cache. Answers where the guest's kernel describes its
-  /// memory; nil: it does not, or free pages of it must not be taken for zeros.
+  /// clean page cache. Answers where the guest's kernel describes its memory; nil: it does not, or free pages of it must
+  /// not be taken for zeros.
   func prepare(dropsCache: Bool) async throws -> KernelNotePlace? {
     guard
       case .prepared(let reason, let address, let bytes) = try await ask(

@@ -53,8 +53,10 @@ extension Pager {
 extension Pager {
   /// Pages that devices filled whole, and those it has in memory of its own: huge pages count as a whole.
   func countAvoided(_ region: Region, in counters: inout MemtapStatistics.VMCounters) {
-    let own = region.thread.perform { region.isGone ? nil : region.attachment.map { ($0, region.ownZeros) } }
-    guard let (attachment, zeros) = own, !zeros.isEmpty else { return }
+    let clone = region.thread.perform {
+      region.isGone || region.base == nil ? nil : region.attachment.map { ($0, region.ownZeros) }
+    }
+    guard let (attachment, zeros) = clone else { return }
     if let count = try? region.shim?.countOverwritten() { counters.pagesOverwritten = count }
     for run in zeros {
       let start = attachment.address + UInt64(run.lowerBound) * UInt64(Page.bytes)

@@ -131,9 +131,9 @@ package final class Pager: MemtapControl, @unchecked Sendable {
       statistics.vms += vms
       statistics.snapshots += shots
     }
+    let byName = Dictionary(regions.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
     for index in statistics.vms.indices {
-      guard let region = regions.first(where: { $0.name == statistics.vms[index].vm }) else { continue }
-      countAvoided(region, in: &statistics.vms[index])
+      if let region = byName[statistics.vms[index].vm] { countAvoided(region, in: &statistics.vms[index]) }
     }
     return statistics
   }

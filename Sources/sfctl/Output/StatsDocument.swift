@@ -95,14 +95,16 @@ struct StatsListDocument: Encodable {
 
   var text: String {
     var table = Table(
-      "NAME", "KIND", "HOST", "TRANSPORT", "PAGES", "PRESENT", "FETCHED", "PREFETCHED", "SHARED", "FAULTS",
+      "NAME", "KIND", "HOST", "TRANSPORT", "PAGES", "PRESENT", "FETCHED", "PREFETCHED", "AVOIDED", "SHARED",
+      "FAULTS",
       "P50", "P99", "MAX",
       "PRE-IMAGES", "DISK")
     for one in stats {
       table.add(
         one.name, one.kind, one.host, one.transport, "\(one.pagesTotal)", "\(one.pagesPresent)",
         "\(one.pagesFetched)",
-        "\(one.pagesPrefetched)", "\(one.pagesShared)", "\(one.faults)", Units.microseconds(one.faultUs.p50),
+        "\(one.pagesPrefetched)", "\(one.pagesAvoided)", "\(one.pagesShared)", "\(one.faults)",
+        Units.microseconds(one.faultUs.p50),
         Units.microseconds(one.faultUs.p99), Units.microseconds(one.faultUs.max), "\(one.preimagesSaved)",
         one.disk.layers == 0 ? "-" : Units.bytes(one.disk.bytes + one.disk.fetchedBytes))
     }
