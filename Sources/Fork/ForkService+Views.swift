@@ -137,12 +137,14 @@ package struct GuestResidency: Sendable {
     var result = GuestResidency()
     var isGuestRAM = false
     for line in lines {
-      let words = line.split(separator: " ")
-      if words.first?.hasSuffix(":") == false {
+      guard let word = line.split(separator: " ", maxSplits: 1).first else { continue }
+      if !word.hasSuffix(":") {
         isGuestRAM = Mapping(line).map { $0.start >= start && $0.start - start < ramBytes } ?? false
-      } else if isGuestRAM, words.count >= 2, let kibibytes = UInt64(words[1]) {
-        if words[0] == "Rss:" { result.presentBytes += kibibytes << 10 }
-        if words[0] == "Anonymous:" { result.privateBytes += kibibytes << 10 }
+      } else if isGuestRAM {
+        let words = line.split(separator: " ")
+        guard words.count >= 2, let kibibytes = UInt64(words[1]) else { continue }
+        if word == "Rss:" { result.presentBytes += kibibytes << 10 }
+        if word == "Anonymous:" { result.privateBytes += kibibytes << 10 }
       }
     }
     return result

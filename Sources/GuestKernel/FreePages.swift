@@ -19,7 +19,7 @@ public struct FreePages: Sendable {
   private static let doubtfulMax = 64
 
   public init(
-    in memory: some PhysicalMemory, places: RAMPlaces, note place: KernelNotePlace
+    in memory: some AddressSpace, places: RAMPlaces, note place: KernelNotePlace
   ) throws(GuestKernelError) {
     let note = try KernelNote(in: memory, at: place)
     let kernel = try KernelMemory(memory, note)

@@ -1,5 +1,5 @@
 /// A kernel's virtual memory, by its own page tables (x86-64, 4 or 5 levels).
-struct KernelMemory<Memory: PhysicalMemory> {
+struct KernelMemory<Memory: AddressSpace>: AddressSpace {
   private let memory: Memory
   /// Physical address of the uppermost table.
   private let root: UInt64
@@ -39,7 +39,6 @@ struct KernelMemory<Memory: PhysicalMemory> {
     return nil
   }
 
-  /// Copies from a virtual address. False: not all of it is mapped, or can be read here.
   func read(at address: UInt64, into buffer: UnsafeMutableRawBufferPointer) -> Bool {
     var done = 0
     while done < buffer.count {
@@ -51,11 +50,5 @@ struct KernelMemory<Memory: PhysicalMemory> {
       done += count
     }
     return true
-  }
-
-  func load(at address: UInt64) -> UInt64? {
-    var number: UInt64 = 0
-    let isRead = withUnsafeMutableBytes(of: &number) { read(at: address, into: $0) }
-    return isRead ? UInt64(littleEndian: number) : nil
   }
 }

@@ -8,7 +8,7 @@ struct KernelNote {
   static let bytesMax = 64 << 10
 
   ///     name size 4 | description size 4 | type 4 | "VMCOREINFO\0" to a multiple of 4 | description
-  init(in memory: some PhysicalMemory, at place: KernelNotePlace) throws(GuestKernelError) {
+  init(in memory: some AddressSpace, at place: KernelNotePlace) throws(GuestKernelError) {
     guard place.bytes >= 24, place.bytes <= Self.bytesMax else {
       throw GuestKernelError("a note of \(place.bytes) bytes")
     }

@@ -58,7 +58,7 @@ struct PageTable {
       starts = [only]
     } else if let table = note.symbol("node_data") {
       for index in 0..<min(max(0, try note.number("LENGTH(node_data)")), 64) {
-        guard let node = kernel.load(at: table &+ UInt64(index) * 8), node != 0 else { break }
+        guard let node = kernel.load(UInt64.self, at: table &+ UInt64(index) * 8), node != 0 else { break }
         starts.append(node)
       }
     }
@@ -128,8 +128,8 @@ private struct Sections {
   func tableStart<Memory>(in section: Int, _ kernel: KernelMemory<Memory>) -> UInt64? {
     let perPage = Page.bytes / bytes
     guard section / perPage < mapCount,
-      let page = kernel.load(at: map &+ UInt64(section / perPage * 8)), page != 0,
-      let start = kernel.load(at: page &+ UInt64(section % perPage * bytes + offset)),
+      let page = kernel.load(UInt64.self, at: map &+ UInt64(section / perPage * 8)), page != 0,
+      let start = kernel.load(UInt64.self, at: page &+ UInt64(section % perPage * bytes + offset)),
       start & 2 != 0  // SECTION_HAS_MEM_MAP
     else { return nil }
     return start & ~0xfff

@@ -66,8 +66,7 @@ public enum ShimProtocol {
   ) throws -> OwnedDescriptor {
     var message = ramshim_command()
     message.uffd_features = Userfaultfd.neededFeatures
-    var descriptors = [device.raw]
-    var runs: OwnedDescriptor?
+    var descriptors = [device]
     switch command {
     case .openUserfaultfd:
       message.kind = RAMSHIM_OPEN_UFFD.rawValue
@@ -80,11 +79,8 @@ public enum ShimProtocol {
       let bytes = zeros.map { ramshim_run(first: $0.lowerBound, count: UInt32($0.count)) }.withUnsafeBytes {
         Array($0)
       }
-      let file = try AnonymousFile.create(name: "runs", holding: bytes)
-      descriptors += [cache.raw, file.raw]
-      runs = file
+      descriptors += [cache, try AnonymousFile.create(name: "runs", holding: bytes)]
     }
-    defer { withExtendedLifetime(runs) {} }
     guard let userfaultfd = try exchange(message, descriptors, over: socket).descriptors.first else {
       throw SystemError("recvmsg", subject: "the RAM shim's answer", errno: EPROTO)
     }
@@ -100,11 +96,15 @@ public enum ShimProtocol {
   }
 
   private static func exchange(
-    _ command: ramshim_command, _ descriptors: [CInt], over socket: OwnedDescriptor
+    _ command: ramshim_command, _ descriptors: [OwnedDescriptor], over socket: OwnedDescriptor
   ) throws -> (reply: ramshim_reply, descriptors: [OwnedDescriptor]) {
     var message = command
     message.magic = UInt32(RAMSHIM_MAGIC.rawValue)
-    try withUnsafeBytes(of: message) { try UnixSocket.send(socket, $0, descriptors: descriptors) }
+    try withExtendedLifetime(descriptors) {
+      try withUnsafeBytes(of: message) {
+        try UnixSocket.send(socket, $0, descriptors: descriptors.map(\.raw))
+      }
+    }
 
     var reply = ramshim_reply()
     let (count, received) = try withUnsafeMutableBytes(of: &reply) {

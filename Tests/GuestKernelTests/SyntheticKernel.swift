@@ -2,7 +2,7 @@ import GuestKernel
 
 /// The memory of a guest with no more in it than what describes its memory: a note, page tables, sections of 4 MiB, the
 /// table of pages, one memory node. All of it is at the beginning of RAM, below `firstFrame`.
-final class SyntheticKernel: PhysicalMemory {
+final class SyntheticKernel: AddressSpace {
   var bytes: [UInt8]
   let places: RAMPlaces
   var note: [(key: String, value: String)]

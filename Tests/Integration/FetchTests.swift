@@ -9,38 +9,11 @@ struct FetchTests {
 
   init() throws { host = try #require(TestHost.here) }
 
-  private struct Fork: Decodable {
-    struct Clone: Decodable { var name: String }
-    var ticket: String
-    var freePages: Int
-    var freeUnknown: String
-    var clones: [Clone]
-  }
-
-  private struct Figures: Decodable {
-    var pagesFetched: Int
-    var pagesPrefetched: Int
-    var pagesAvoided: Int
-    var pagesOverwritten: Int
-    var brought: Int { pagesFetched + pagesPrefetched }
-  }
-
   private func withClone(
-    of vm: String, _ options: String..., body: (_ fork: Fork, _ clone: String) throws -> Void
+    of vm: String, _ options: String..., body: (_ fork: ForkDocument, _ clone: String) throws -> Void
   ) throws {
-    let outcome = try host.start(["fork", vm, "-n", "1", "--json"] + options).wait()
-    try #require(outcome.status == 0, "\(outcome.error)")
-    let decoder = JSONDecoder()
-    decoder.keyDecodingStrategy = .convertFromSnakeCase
-    let fork = try decoder.decode(Fork.self, from: outcome.output)
-    defer {
-      _ = try? host.sfctl("kill", fork.ticket)
-      _ = try? host.sfctl("join", fork.ticket)
-    }
-    try body(fork, fork.clones[0].name)
+    try host.withFork(of: vm, clones: 1, options: options) { try body($0, $0.clones[0].name) }
   }
-
-  private func figures(_ clone: String) throws -> Figures { try host.document("stats", clone) }
 
   private func run(_ vm: String, _ script: String) throws { try host.inside(vm, "sh", "-c", script) }
 
@@ -58,25 +31,25 @@ struct FetchTests {
     for vm in ["spares", "fetches"] { try soil(vm) }
     try withClone(of: "spares") { fork, clone in
       #expect(fork.freePages > Self.pagesFilled && fork.freeUnknown.isEmpty)
-      let before = try figures(clone)
+      let before = try host.stats(clone)
       try run(clone, Self.fill)
-      let after = try figures(clone)
+      let after = try host.stats(clone)
       #expect(after.brought - before.brought < Self.pagesFilled / 4)
       #expect(after.pagesAvoided - before.pagesAvoided > Self.pagesFilled / 2)
       // And so in the clone's own clones, of what is free there.
       try run(clone, "rm /dev/shm/own")
       try withClone(of: clone) { fork, grandchild in
         #expect(fork.freePages > Self.pagesFilled / 2 && fork.freeUnknown.isEmpty)
-        let before = try figures(grandchild)
+        let before = try host.stats(grandchild)
         try run(grandchild, Self.fill)
-        #expect(try (figures(grandchild).brought - before.brought) < Self.pagesFilled / 4)
+        #expect(try (host.stats(grandchild).brought - before.brought) < Self.pagesFilled / 4)
       }
     }
     try withClone(of: "fetches") { fork, clone in
       #expect(fork.freePages == 0 && fork.freeUnknown == "it was started with --no-avoidance")
-      let before = try figures(clone)
+      let before = try host.stats(clone)
       try run(clone, Self.fill)
-      #expect(try (figures(clone).brought - before.brought) > Self.pagesFilled / 2)
+      #expect(try (host.stats(clone).brought - before.brought) > Self.pagesFilled / 2)
     }
     for vm in ["spares", "fetches"] { #expect(try host.sfctl("vm", "destroy", vm).status == 0) }
   }
@@ -107,10 +80,10 @@ struct FetchTests {
     try withClone(of: "reads") { fork, clone in
       // What it gives up was in use at the fork, and so would be fetched to be written over.
       try run(clone, "echo 1 > /proc/sys/vm/drop_caches")
-      let before = try figures(clone)
+      let before = try host.stats(clone)
       let found = try host.inside(clone, "sh", "-c", sum)
       #expect(found == right)
-      let after = try figures(clone)
+      let after = try host.stats(clone)
       #expect(after.pagesOverwritten > 10_000)
       #expect(after.brought - before.brought < (128 << 8) / 4)
       try withClone(of: "reads", "--drop-cache") { dropped, other in
@@ -134,7 +107,7 @@ struct FetchTests {
     try withClone(of: "mute") { fork, clone in
       #expect(fork.freePages == 0 && fork.freeUnknown == "no agent answers in it")
       #expect(try host.vm(clone)?.state == "running")
-      #expect(try eventually(seconds: 20) { try figures(clone).pagesFetched > 50 })
+      #expect(try eventually(seconds: 20) { try host.stats(clone).pagesFetched > 50 })
       let exec = try host.sfctl("exec", clone, "--", "true")
       #expect(exec.status != 0 && exec.error.contains("it was started with --no-agent"))
       let dropped = try host.sfctl("fork", "mute", "-n", "1", "--drop-cache")
@@ -143,4 +116,9 @@ struct FetchTests {
     #expect(try host.sfctl("vm", "stop", "mute", "--timeout", "1").status == 0)
     #expect(try host.vm("mute") == nil)
   }
+}
+
+extension StatsDocument {
+  /// Pages that came from the parent, for need or ahead of it.
+  fileprivate var brought: Int { pagesFetched + pagesPrefetched }
 }

@@ -21,6 +21,8 @@ public struct ForkDocument: Decodable, Sendable {
   public var granted: Int
   public var parentPauseUs: Int
   public var forkUs: Int
+  public var freePages: Int
+  public var freeUnknown: String
   public var clones: [Clone]
 }
 
@@ -79,6 +81,7 @@ public struct StatsDocument: Decodable, Sendable {
   public var pagesFetched: Int
   public var pagesPrefetched: Int
   public var pagesAvoided: Int
+  public var pagesOverwritten: Int
   public var pagesShared: Int
   public var bytesReceived: Int
   public var faults: Int

@@ -35,9 +35,13 @@ public final class TestHost: Sendable {
   }
 
   /// Runs sfctl with `--json`; throws unless it succeeded and said nothing but one document.
-  public func document<Document: Decodable>(_ arguments: String..., as: Document.Type = Document.self) throws
-    -> Document
+  public func document<Document: Decodable>(_ arguments: String..., as type: Document.Type = Document.self)
+    throws -> Document
   {
+    try document(arguments, as: type)
+  }
+
+  private func document<Document: Decodable>(_ arguments: [String], as: Document.Type) throws -> Document {
     let outcome = try start([arguments[0]] + arguments.dropFirst() + ["--json"]).wait()
     guard outcome.status == 0 else { throw Failed(arguments, outcome) }
     let decoder = JSONDecoder()
@@ -109,8 +113,10 @@ public final class TestHost: Sendable {
   }
 
   /// Forks for the operator, hands the clones to `body`, and ends them whatever happens there.
-  public func withFork(of vm: String = "dev", clones: Int, _ body: (ForkDocument) throws -> Void) throws {
-    let fork: ForkDocument = try document("fork", vm, "-n", "\(clones)")
+  public func withFork(
+    of vm: String = "dev", clones: Int, options: [String] = [], _ body: (ForkDocument) throws -> Void
+  ) throws {
+    let fork = try document(["fork", vm, "-n", "\(clones)"] + options, as: ForkDocument.self)
     defer {
       _ = try? sfctl("kill", fork.ticket)
       _ = try? sfctl("join", fork.ticket)

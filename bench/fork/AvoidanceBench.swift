@@ -64,6 +64,7 @@ struct AvoidanceBench {
     var configuration: Configuration
     var clones: Int
     var taskMib: Int
+    var shape: String { "\(clones) × \(taskMib) MiB" }
     /// Pages asked for by all hosts, and pages sent.
     var requests: Double
     var served: Double
@@ -172,6 +173,4 @@ struct AvoidanceBench {
       )
     }
   }
-
-  private func mark(_ isReached: Bool) -> String { isReached ? "reached    " : "NOT reached" }
 }

@@ -37,7 +37,7 @@ struct AvoidancePlot {
 
   var svg: String {
     let names = ordered(columns.map(\.configuration.name))
-    let shapes = ordered(columns.map { "\($0.clones) × \($0.taskMib) MiB" })
+    let shapes = ordered(columns.map(\.shape))
     let totalWidth = Self.left + Double(shapes.count) * (Self.width + Self.gap)
     let totalHeight = Self.top + Double(figures.count) * (Self.height + Self.gap) + 30
     var parts = [
@@ -56,7 +56,7 @@ struct AvoidancePlot {
         let y = Self.top + Double(row) * (Self.height + Self.gap) + 24
         let title = "\(shape): \(figure.title)"
         parts.append(text(x, y - 8, title, bold: true))
-        parts += panel(figure, columns.filter { "\($0.clones) × \($0.taskMib) MiB" == shape }, names, x, y)
+        parts += panel(figure, columns.filter { $0.shape == shape }, names, x, y)
       }
     }
     return (parts + ["</svg>\n"]).joined(separator: "\n")

@@ -114,6 +114,6 @@ struct DiskBench {
   }
 
   private func wanted(_ isReached: Bool, _ text: String) {
-    say("  \(isReached ? "reached    " : "NOT reached") \(text)")
+    say("  \(mark(isReached)) \(text)")
   }
 }

@@ -110,6 +110,6 @@ struct HostsBench {
     _ what: String, _ figure: String, _ clones: Int, _ limit: Double, _ text: (Double) -> String
   ) {
     guard let value = median(figure, clones) else { return }
-    say("  \(value <= limit ? "reached    " : "NOT reached") \(what): \(text(value)) (≤ \(text(limit)))")
+    say("  \(mark(value <= limit)) \(what): \(text(value)) (≤ \(text(limit)))")
   }
 }

@@ -92,7 +92,7 @@ struct Summary {
   }
 
   private func verdict(_ what: String, _ reached: Bool, _ text: String) {
-    say("  \(reached ? "reached    " : "NOT reached") \(what): \(text)")
+    say("  \(mark(reached)) \(what): \(text)")
   }
 
   private func ratio(_ peer: Double?, _ own: Double?) -> String {
@@ -105,5 +105,8 @@ struct Summary {
       + rest.map { String(repeating: " ", count: max(1, 17 - $0.count)) + $0 }.joined()
   }
 }
+
+/// Of a figure that is wanted.
+func mark(_ isReached: Bool) -> String { isReached ? "reached    " : "NOT reached" }
 
 func milliseconds(_ microseconds: Double) -> String { String(format: "%.1f ms", microseconds / 1000) }

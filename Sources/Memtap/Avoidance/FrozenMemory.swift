@@ -4,7 +4,7 @@ import LinuxSystem
 
 /// The RAM of a VM as it was at a snapshot, for who reads it beside the faults. Not on a pager thread: each step of it
 /// waits its turn there.
-struct FrozenMemory: PhysicalMemory {
+struct FrozenMemory: AddressSpace {
   let snapshot: Snapshot
   let places: RAMPlaces
 
@@ -64,29 +64,16 @@ extension PagerThread {
     return true
   }
 
-  private func place(of page: PageIndex, in snapshot: Snapshot) -> PageSource {
-    switch snapshot.states[page] {
-    case .zero: .zero
-    case .present: .cache(snapshot)
-    case .atOrigin, .atBase: source(of: page, in: snapshot)
-    }
-  }
-
   private func copy(_ range: PageRange, from place: PageSource, to target: UnsafeMutableRawPointer) -> Bool {
-    let (offset, count) = (UInt64(range.lowerBound) * UInt64(Page.bytes), range.count * Page.bytes)
     do throws(SystemError) {
       switch place {
-      case .zero: target.initializeMemory(as: UInt8.self, repeating: 0, count: count)
-      case let .cache(holder): try holder.cache.read(at: offset, into: target, count: count)
+      case .zero: target.initializeMemory(as: UInt8.self, repeating: 0, count: range.count * Page.bytes)
+      case let .cache(holder): try holder.cache.read(range, into: target)
       case let .base(base): return peek(range, of: base, into: target)
       case let .origin(region):
         // After a restart of the pager the origin may not be back.
-        guard region.isServed, let attachment = region.attachment else { return false }
-        if region.base == nil {
-          try attachment.ramFile.read(at: offset, into: target, count: count)
-        } else {
-          try attachment.memory.read(at: attachment.address + offset, into: target, count: count)
-        }
+        guard region.isServed, region.attachment != nil else { return false }
+        try region.read(range, into: target)
       case .remote, .lost: return false
       }
       return true

@@ -35,7 +35,7 @@ extension Pager {
     var count = 0
     func take() {
       let due = step
-      avoided += snapshot.thread.perform { due.reduce(0) { $0 + snapshot.avoid($1) } }
+      avoided += snapshot.thread.perform { snapshot.avoid(due) }
       step.removeAll(keepingCapacity: true)
       count = 0
     }
@@ -69,10 +69,10 @@ extension Pager {
 extension Snapshot {
   /// Nobody misses what these pages hold: they are zeros to the clones. What has been saved already stays. On the family's
   /// thread.
-  fileprivate func avoid(_ free: PageRange) -> Int {
+  fileprivate func avoid(_ free: [PageRange]) -> Int {
     let older = origin?.snapshots.filter { $0.sequence < sequence && !$0.isLost } ?? []
     var avoided = 0
-    for page in free where states.isUnresolved(page) {
+    for page in free.joined() where states.isUnresolved(page) {
       if states[page] == .atOrigin, older.contains(where: { $0.states[page] == .atOrigin }) {
         if freeToClones == nil { freeToClones = PageBitmap(pageCount: pageCount) }
         freeToClones?.insert(page)

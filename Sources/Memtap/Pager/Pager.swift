@@ -177,6 +177,7 @@ extension MemtapError {
       case ENOSYS, ENOTTY, EOPNOTSUPP: .unsupported
       default: .failed
       }
-    self.init(code, operation: operation, subject: subject, cause: "\(error)")
+    let cause = code == .outOfMemory ? "no memory is left (\(error))" : "\(error)"
+    self.init(code, operation: operation, subject: subject, cause: cause)
   }
 }

@@ -12,7 +12,7 @@ extension PagerThread {
       doom(region, "a page of its own memory file was reported missing")
       return
     }
-    let isFree = snapshot.freeToClones?.contains(page) ?? false
+    let isFree = snapshot.isFree(page)
     let isFetched = !isFree && snapshot.states.isUnresolved(page)
     if isFetched {
       arrival = .touched
@@ -31,7 +31,7 @@ extension PagerThread {
       region.counters.pagesFetched += 1
       snapshot.counters.pagesFetched += 1
     }
-    if snapshot.states[page] == .zero || (isFree && snapshot.states.isUnresolved(page)) {
+    if isFree || snapshot.states[page] == .zero {
       mapZeros(around: page, of: region, in: snapshot)
     } else {
       check(region.userfaultfd!.wake(address: region.address(of: page), length: UInt64(Page.bytes)), region)

@@ -61,6 +61,15 @@ extension PagerThread {
     }
   }
 
+  /// Where the bytes of a page are, whether it is resolved or not.
+  func place(of page: PageIndex, in snapshot: Snapshot) -> PageSource {
+    switch snapshot.states[page] {
+    case .zero: .zero
+    case .present: .cache(snapshot)
+    case .atOrigin, .atBase: source(of: page, in: snapshot)
+    }
+  }
+
   func source(of page: PageIndex, in snapshot: Snapshot) -> PageSource {
     if snapshot.states[page] == .atBase {
       guard let base = snapshot.base else { return .lost }
@@ -102,15 +111,11 @@ extension PagerThread {
       try resolve(range, of: base)
       try resolve(range, of: snapshot)
     case let .cache(holder):
-      try load(range, from: holder.cache)
+      try load { (bytes) throws(SystemError) in try holder.cache.read(range, into: bytes) }
       try store(range, into: snapshot)
     case let .origin(region):
-      guard let attachment = region.attachment else { throw .originGone }
-      if region.base == nil {
-        try load(range, from: attachment.ramFile)
-      } else {
-        try load(range, from: attachment)
-      }
+      guard region.attachment != nil else { throw .originGone }
+      try load { (bytes) throws(SystemError) in try region.read(range, into: bytes) }
       try store(range, into: snapshot)
     }
   }
@@ -123,20 +128,8 @@ extension PagerThread {
     try store(range, into: snapshot)
   }
 
-  private func load(_ range: PageRange, from file: MemoryFile) throws(PageTrouble) {
-    let offset = UInt64(range.lowerBound) * UInt64(Page.bytes)
-    do throws(SystemError) {
-      try file.read(at: offset, into: buffer.start, count: range.count * Page.bytes)
-    } catch {
-      throw .failed(error)
-    }
-  }
-
-  private func load(_ range: PageRange, from process: Region.Attachment) throws(PageTrouble) {
-    let address = process.address + UInt64(range.lowerBound) * UInt64(Page.bytes)
-    do throws(SystemError) {
-      try process.memory.read(at: address, into: buffer.start, count: range.count * Page.bytes)
-    } catch {
+  private func load(_ read: (UnsafeMutableRawPointer) throws(SystemError) -> Void) throws(PageTrouble) {
+    do throws(SystemError) { try read(buffer.start) } catch {
       throw error.errno == ESRCH ? .originGone : .failed(error)
     }
   }
@@ -169,5 +162,24 @@ extension PagerThread {
 
   private func isZero(_ index: Int) -> Bool {
     memcmp(buffer.start + index * Page.bytes, zeroPage, Page.bytes) == 0
+  }
+}
+
+extension MemoryFile {
+  func read(_ pages: PageRange, into target: UnsafeMutableRawPointer) throws(SystemError) {
+    try read(at: UInt64(pages.lowerBound) * UInt64(Page.bytes), into: target, count: pages.count * Page.bytes)
+  }
+}
+
+extension Region {
+  /// Pages as it has them now: of a parent from its memory file, of a clone those that are known to be present. It must
+  /// have an attachment. ESRCH: a clone, and it has ended.
+  func read(_ pages: PageRange, into target: UnsafeMutableRawPointer) throws(SystemError) {
+    if base == nil {
+      try attachment!.ramFile.read(pages, into: target)
+    } else {
+      try attachment!.memory.read(
+        at: address(of: pages.lowerBound), into: target, count: pages.count * Page.bytes)
+    }
   }
 }

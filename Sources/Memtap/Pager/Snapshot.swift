@@ -103,6 +103,13 @@ final class Snapshot: @unchecked Sendable {
     states[page] = state
   }
 
+  /// Clones get zeros for it, though it is not resolved.
+  @inline(__always)
+  func isFree(_ page: PageIndex) -> Bool {
+    guard let freeToClones, states.isUnresolved(page) else { return false }
+    return freeToClones.contains(page)
+  }
+
   /// No page needs its origin any more.
   var isSaved: Bool { unsavedCount == 0 }
 

@@ -119,42 +119,34 @@ extension PageService {
 extension PagerThread {
   /// The page as of the snapshot, wherever it is. Nothing is stored.
   func read(_ page: PageIndex, of snapshot: Snapshot, into buffer: UnsafeMutableRawPointer) -> PageAnswer {
-    switch snapshot.states[page] {
-    case .zero: return .zero
-    case .present: return read(page, from: snapshot.cache, into: buffer)
-    case .atOrigin, .atBase: break
-    }
-    switch source(of: page, in: snapshot) {
+    let pages = page..<page + 1
+    switch place(of: page, in: snapshot) {
     case .zero: return .zero
     case .lost: return .lost
-    case let .cache(holder): return read(page, from: holder.cache, into: buffer)
+    case let .cache(holder):
+      return answer(page) { () throws(SystemError) in try holder.cache.read(pages, into: buffer) }
     case let .base(base): return read(page, of: base, into: buffer)
     case let .remote(holder):
-      holder.remote?.prefetch(page..<page + 1)
+      holder.remote?.prefetch(pages)
       return .pending
     case let .origin(region):
       // After a restart of the pager the origin may not be back: its page is protected until it is.
-      guard region.isServed, let attachment = region.attachment else { return .pending }
-      if region.base == nil { return read(page, from: attachment.ramFile, into: buffer) }
-      let address = attachment.address + UInt64(page) * UInt64(Page.bytes)
-      do throws(SystemError) {
-        try attachment.memory.read(at: address, into: buffer, count: Page.bytes)
-        return .bytes
-      } catch {
-        // It has ended; its shim's socket tells that in a moment, and then what is lost is known.
-        return .pending
+      guard region.isServed, region.attachment != nil else { return .pending }
+      return answer(page, isQuiet: region.base != nil) { () throws(SystemError) in
+        try region.read(pages, into: buffer)
       }
     }
   }
 
-  private func read(
-    _ page: PageIndex, from file: MemoryFile, into buffer: UnsafeMutableRawPointer
+  /// `isQuiet`: a clone may have ended; its shim's socket tells that in a moment, and then what is lost is known.
+  private func answer(
+    _ page: PageIndex, isQuiet: Bool = false, _ read: () throws(SystemError) -> Void
   ) -> PageAnswer {
     do throws(SystemError) {
-      try file.read(at: UInt64(page) * UInt64(Page.bytes), into: buffer, count: Page.bytes)
+      try read()
       return .bytes
     } catch {
-      tell("page \(page) could not be read for another host: \(error)")
+      if !isQuiet { tell("page \(page) could not be read for another host: \(error)") }
       return .pending
     }
   }

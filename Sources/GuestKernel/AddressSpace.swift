@@ -1,10 +1,10 @@
-/// A guest's physical memory at one instant.
-public protocol PhysicalMemory {
-  /// Copies `buffer.count` bytes from a guest-physical address. False: not all of it is RAM that can be read here.
+/// A guest's memory at one instant, by physical or by its kernel's virtual addresses.
+public protocol AddressSpace {
+  /// Copies `buffer.count` bytes. False: not all of them are RAM that can be read here.
   func read(at address: UInt64, into buffer: UnsafeMutableRawBufferPointer) -> Bool
 }
 
-extension PhysicalMemory {
+extension AddressSpace {
   /// A little-endian number. Nil: it can not be read.
   func load<Number: FixedWidthInteger>(_ type: Number.Type, at address: UInt64) -> Number? {
     var number: Number = 0
