@@ -122,8 +122,8 @@ extension PageReceiver {
     }
     guard case .new(let how) = machine.received(page, now: now) else { return }
     if whole == nil { staging.addZero(page, how: how) } else { staging.add(page, how: how) }
-    // A fault waits: installed before `readable` returns. Else with the batch, 5 ms after the first.
-    if how == .demanded { installDue = now } else if installDue == nil { installDue = now + 5_000_000 }
+    // A fault waits: installed before `readable` returns. Else with the batch, 0.5 ms after the first.
+    if how == .demanded { installDue = now } else if installDue == nil { installDue = now + 500_000 }
   }
 
   func installIfDue(_ now: UInt64) {

@@ -23,8 +23,8 @@ struct AvoidancePlot {
         value: { $0.sentBytes / 1e6 },
         mark: { Double($0.taskMib) * 1.048576 * 0.02 }, text: Self.count),
       Figure(
-        title: "seconds (line: all memory present)", isLogarithmic: false, value: { $0.taskUs / 1e6 },
-        mark: { $0.presentUs / 1e6 }, text: { String(format: "%.1f", $0) }),
+        title: "seconds (line: all pages on the host)", isLogarithmic: false, value: { $0.taskUs / 1e6 },
+        mark: { $0.hereUs / 1e6 }, text: { String(format: "%.1f", $0) }),
     ]
   }
   private static func count(_ value: Double) -> String {

@@ -107,6 +107,14 @@ final class Snowfork: Sendable {
     return fork
   }
 
+  func keepSnapshot(of name: String, as snapshot: String) throws {
+    _ = try call(["snapshot", "create", name, snapshot])
+  }
+  func removeSnapshot(_ name: String) throws { _ = try call(["snapshot", "rm", name]) }
+  func clone(_ snapshot: String, clones: Int, _ options: [String] = []) throws -> Fork {
+    try decode(Fork.self, try call(["clone", snapshot, "-n", "\(clones)", "--json"] + options))
+  }
+
   func kill(_ ticket: String) throws { _ = try call(["kill", ticket]) }
   func destroy(_ name: String) throws { _ = try call(["vm", "destroy", name]) }
 

@@ -47,7 +47,7 @@ final class Snapshot: @unchecked Sendable {
   /// It is served to other hosts.
   var service: PageService?
   var history: ArrivalHistory
-  var readAhead = ReadAhead()
+  var readAhead: ReadAhead
   /// What its clones, here and on other hosts, asked for first.
   var workingSet = WorkingSet()
   /// Pages `atOrigin`: they need the origin or a newer snapshot.
@@ -70,6 +70,7 @@ final class Snapshot: @unchecked Sendable {
     self.thread = thread
     self.sequence = sequence
     pageCount = states.pageCount
+    readAhead = ReadAhead(pageCount: states.pageCount)
     self.states = states
     self.cache = cache
     self.origin = origin
