@@ -129,6 +129,9 @@ extension ForkService {
     for (id, ticket) in tickets {
       switch ticket.record.state {
       case .granting: await removeTicket(id)
+      // Its command was told that the daemon ended; a guest's program, or another host, asks again.
+      case .granted where ticket.record.owner == .operatorCommand && ticket.record.home == nil:
+        await removeTicket(id)
       case .granted: expire(id)
       case .cloning, .cloned:
         tickets[id]?.record.state = .cloned

@@ -17,7 +17,7 @@ struct InterruptedForkTests {
   func daemonWhileForking() throws {
     for _ in 0..<4 {
       let fork = try host.start(["fork", "dev", "-n", "3", "--json"])
-      usleep(UInt32.random(in: 0...500_000))
+      usleep(UInt32.random(in: 0...800_000))
       try host.killDaemon()
       let outcome = try fork.wait()
       #expect(outcome.status == 0 || !outcome.error.isEmpty)
