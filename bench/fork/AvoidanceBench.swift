@@ -24,7 +24,7 @@ struct AvoidanceBench {
     }
   }
 
-  private struct Shape: Hashable {
+  private struct Shape {
     var clones: Int
     var taskMib: Int
     /// What the task takes, the input twice (written to a tmpfs), and the guest itself.

@@ -4,8 +4,7 @@ import GuestMemory
 /// in order, for the buddy allocator splits its blocks from either end. So blocks grow as its do: a demand next to an
 /// aligned block that has been brought in whole brings a block of the same size, on either side.
 struct ReadAhead {
-  /// Among fewer pages chance neighbours are too many: of what a clone touched that filled 1 GiB and read 40 MiB, 16 brought three times as
-  /// many in vain for a tenth fewer demands.
+  /// With 16 the replayed trace of docs/avoidance.md has a tenth fewer demands, and an eighth more pages in vain.
   private static let blockMin = 32
   /// 256 KiB: from another host some 1 ms of a gigabit link.
   private static let blockMax = 64
