@@ -42,7 +42,7 @@ struct DiskBench {
     let sum = "dd if=/dev/vda bs=1M count=\(Self.readMib) 2>/dev/null | md5sum"
     _ = try snowfork.execute(on: "dev", ["sh", "-c", write])
     let right = try snowfork.execute(on: "dev", ["sh", "-c", "echo 3 >/proc/sys/vm/drop_caches; " + sum])
-    let others = (2...hosts).flatMap { ["--host", "h\($0)"] }
+    let others = Snowfork.onOthers(hosts)
     let count = 2 * (hosts - 1)
     let fork = try snowfork.fork("dev", clones: count, others)
     let before = try snowfork.sentBytes(of: "h1")

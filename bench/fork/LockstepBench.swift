@@ -11,7 +11,6 @@ struct LockstepBench {
   private static let transports = ["unicast", "multicast"]
   private static let workingSetMib = 256
 
-  private var others: [String] { (2...hosts).flatMap { ["--host", "h\($0)"] } }
   private var counts: [Int] { quick ? [1, 8] : [1, 2, 4, 8, 16, 32] }
 
   func run() throws {
@@ -37,7 +36,7 @@ struct LockstepBench {
         try snowfork.destroy("dev")
         try start()
         let fork = try snowfork.fork(
-          "dev", clones: clones, others + ["--transport", transport])
+          "dev", clones: clones, Snowfork.onOthers(hosts) + ["--transport", transport])
         let atFork = try snowfork.statistics(fork.ticket)
         let watch = Stopwatch()
         let snowfork = snowfork

@@ -76,6 +76,8 @@ final class Snowfork: Sendable {
 
   /// Hosts h1 … hN on this machine; from now on all is on h1 unless it is placed elsewhere.
   func labUp(hosts: Int) throws { _ = try call(["lab", "up", "--hosts", "\(hosts)"]) }
+  /// For a fork onto all hosts of the lab but its parent's.
+  static func onOthers(_ hosts: Int) -> [String] { (2...hosts).flatMap { ["--host", "h\($0)"] } }
   func labDown() throws { _ = try call(["lab", "down"]) }
 
   /// What the host's interface has sent, from the counters of its network namespace.
@@ -96,8 +98,16 @@ final class Snowfork: Sendable {
   }
 
   func fork(_ name: String, clones: Int, _ options: [String] = []) throws -> Fork {
+    try self.clones(clones, ["fork", name] + options)
+  }
+
+  func clone(_ snapshot: String, clones: Int, _ options: [String] = []) throws -> Fork {
+    try self.clones(clones, ["clone", snapshot] + options)
+  }
+
+  private func clones(_ clones: Int, _ arguments: [String]) throws -> Fork {
     let watch = Stopwatch()
-    let data = try call(["fork", name, "-n", "\(clones)", "--json"] + options)
+    let data = try call(arguments + ["-n", "\(clones)", "--json"])
     let commandUs = watch.microseconds
     var fork = try decode(Fork.self, data)
     fork.commandUs = commandUs
@@ -111,9 +121,6 @@ final class Snowfork: Sendable {
     _ = try call(["snapshot", "create", name, snapshot])
   }
   func removeSnapshot(_ name: String) throws { _ = try call(["snapshot", "rm", name]) }
-  func clone(_ snapshot: String, clones: Int, _ options: [String] = []) throws -> Fork {
-    try decode(Fork.self, try call(["clone", snapshot, "-n", "\(clones)", "--json"] + options))
-  }
 
   func kill(_ ticket: String) throws { _ = try call(["kill", ticket]) }
   func destroy(_ name: String) throws { _ = try call(["vm", "destroy", name]) }

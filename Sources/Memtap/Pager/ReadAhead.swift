@@ -17,11 +17,13 @@ struct ReadAhead {
   /// What to bring in because of a demand for `page`: the window around it, or more.
   mutating func pages(at page: PageIndex, window size: Int, end: PageIndex) -> PageRange {
     var range = PageRange.window(around: page, size: size, end: end)
-    var size = Self.blockMin
-    while size <= Self.blockMax {
-      let block = PageRange.window(around: page, size: size, end: end)
-      if isAsked(block.lowerBound - size, size, end) || isAsked(block.upperBound, size, end) { range = block }
-      size *= 2
+    var blockSize = Self.blockMin
+    while blockSize <= Self.blockMax {
+      let block = PageRange.window(around: page, size: blockSize, end: end)
+      if isAsked(block.lowerBound - blockSize, blockSize, end) || isAsked(block.upperBound, blockSize, end) {
+        range = block
+      }
+      blockSize *= 2
     }
     asked.insert(contentsOf: range)
     return range
