@@ -11,6 +11,12 @@ public struct PageBitmap: Sendable, Equatable {
   @inlinable
   public func contains(_ page: PageIndex) -> Bool { word(page >> 6) >> UInt64(page & 63) & 1 != 0 }
 
+  /// Whether every page of the range is in the set.
+  public func contains(contentsOf range: PageRange) -> Bool {
+    precondition(range.lowerBound >= 0 && range.upperBound <= pageCount)
+    return next(from: range.lowerBound, inverted: true).map { $0 >= range.upperBound } ?? true
+  }
+
   @usableFromInline
   func word(_ index: Int) -> UInt64 { words[index] }
 

@@ -34,6 +34,7 @@ import Testing
           bitmap.formUnion(other, in: range)
           model.formUnion(otherModel.intersection(range))
         }
+        #expect(bitmap.contains(contentsOf: range) == model.isSuperset(of: range), "seed \(seed)")
       }
       #expect((0..<count).filter { bitmap.contains($0) } == model.sorted(), "seed \(seed)")
       #expect(bitmap.count == model.count)

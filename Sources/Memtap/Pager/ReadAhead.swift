@@ -30,6 +30,6 @@ struct ReadAhead {
   }
 
   private func isAsked(_ first: PageIndex, _ size: Int, _ end: PageIndex) -> Bool {
-    first >= 0 && first + size <= end && (first..<first + size).allSatisfy { asked.contains($0) }
+    first >= 0 && first + size <= end && asked.contains(contentsOf: first..<first + size)
   }
 }
