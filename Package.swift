@@ -43,7 +43,7 @@ let package = Package(
       name: "Fork",
       dependencies: [
         "Descriptor", "Memtap", "CloneDisk", "CloneNetwork", "Hypervisor", "Wire", "GuestWire", "GuestKernel",
-        "GuestMemory", "LinuxSystem",
+        "GuestMemory", "LinuxSystem", "Replicator",
         .product(name: "GRDB", package: "GRDB.swift"),
         .product(name: "Crypto", package: "swift-crypto"),
         .product(name: "Logging", package: "swift-log"),
@@ -68,7 +68,15 @@ let package = Package(
     // 5  pages on access
     .target(
       name: "Memtap",
-      dependencies: ["GuestKernel", "GuestMemory", "LinuxSystem", "Mcdist"], swiftSettings: strict),
+      dependencies: ["GuestKernel", "GuestMemory", "LinuxSystem", "Mcdist", "Replicator"],
+      swiftSettings: strict),
+
+    // 6  checkpoints to a standby
+    .target(
+      name: "Replicator",
+      dependencies: [
+        "GuestMemory", "LinuxSystem", "CZstd", .product(name: "Crypto", package: "swift-crypto"),
+      ], path: "Sources/CloneAugmenter/Replicator", sources: ["Checkpoint"], swiftSettings: strict),
 
     // what the phases stand on
     .target(
@@ -137,8 +145,10 @@ let package = Package(
     .testTarget(name: "LinuxSystemTests", dependencies: ["LinuxSystem"], swiftSettings: strict),
     .testTarget(
       name: "MemtapTests",
-      dependencies: ["Memtap", "LinuxSystem", "GuestMemory", "sf-memtap", "memtap-test-guest"],
+      dependencies: ["Memtap", "Replicator", "LinuxSystem", "GuestMemory", "sf-memtap", "memtap-test-guest"],
       swiftSettings: strict),
+    .testTarget(
+      name: "ReplicatorTests", dependencies: ["Replicator", "GuestMemory"], swiftSettings: strict),
     .target(
       name: "Support", path: "Tests/Support", exclude: ["memtap-test-guest"], swiftSettings: strict),
     .testTarget(

@@ -159,7 +159,7 @@ public struct Daemon: Sendable {
       services: [
         SnowforkAPI(service: service, listener: listener, version: Self.version) { _ in
           stopContinuation.yield()
-        }
+        }, ReplicasAPI(service: service),
       ])
     // Who may speak to the daemon may do anything here.
     Task { if try await server.listeningAddress != nil { chmod(configuration.paths.socket, 0o600) } }

@@ -21,6 +21,7 @@ extension ForkService {
     for record in records { guests[record.name] = Guest(record: record, knownTickets: nil, forkPoints: nil) }
     unreported = Set(records.filter { $0.home != nil && $0.state == .ended }.map(\.name))
 
+    try await loadReplicas()
     await adoptDisks()
     await adoptSnapshots()
     await undoInterrupted()
@@ -31,6 +32,8 @@ extension ForkService {
       log.notice("ending \(name): no record of it")
       await tearDown(name)
     }
+    await adoptStandbys()
+    await adoptReplications()
     await removeUnusedSnapshots()
     if !records.isEmpty {
       log.info("took over \(runningCount()) VMs, \(tickets.count) tickets, \(snapshots.count) snapshots")
@@ -49,7 +52,11 @@ extension ForkService {
     }
     let directory = configuration.snapshotDirectory("")
     let described = (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
-    for id in Set(known).union(described) where snapshots[id] == nil { await forgetSnapshot(id) }
+    // Of a standby that was given a full checkpoint just now nobody has recorded the new one.
+    let held = replicaSnapshots.union(known.filter { isOfStandby($0) })
+    for id in Set(known).union(described) where snapshots[id] == nil && !held.contains(id) {
+      await forgetSnapshot(id)
+    }
   }
 
   /// Those on other hosts are their daemons' affair: hello tells which are left.

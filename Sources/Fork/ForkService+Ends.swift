@@ -73,6 +73,8 @@ extension ForkService {
     guard let record = guests[name]?.record, record.role == .parent, !record.state.isOver else { return }
     guests[name]?.record.state = .ending
     log.info("\(name) \(cause)")
+    await endReplication(of: name)
+    await forgetActivated(name)
     await endDescendants(of: name, because: "its parent \(name) \(cause)")
     await discard(name)
     await removeUnusedSnapshots()
@@ -126,6 +128,8 @@ extension ForkService {
       }
       for name in parents { group.addTask { await self.parentEnded(name, cause: "was ended with all VMs") } }
     }
+    for name in replications.keys { await endReplication(of: name) }
+    for replica in standbys.keys { await dropStandby(replica) }
     for id in snapshots.keys {
       snapshots[id]?.kept = false
       await release(id)

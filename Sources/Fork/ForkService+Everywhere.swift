@@ -7,7 +7,7 @@ extension ForkService {
   private static let patience = CallOptions.within(.seconds(5))
 
   /// Asks each host that is up; one that does not answer is left out.
-  private func askOthers<T: Sendable>(
+  func askOthers<T: Sendable>(
     _ body: @escaping @Sendable (PeerConnection) async throws -> T
   ) async -> [(host: String, answer: T)] {
     let peers = await cluster.peers

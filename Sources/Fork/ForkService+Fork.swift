@@ -74,13 +74,15 @@ extension ForkService {
     var snapshot: SnapshotRecord
     var deviceState: OwnedDescriptor
     var layout: SnapshotLayout
+    /// Where its guest says what was free; nil: nothing was.
+    var kernel: SurveyedKernel?
   }
 
   /// Makes a fork point of a running VM, which runs on when this returns. On failure it runs on as well, and nothing
-  /// is left.
+  /// is left. Without `surveys` nothing is taken to be free, and there is no layout.
   func freezePoint(
     of name: String, id: String, kept: Bool, checkpointRequest: UInt32, dropsCache: Bool = false,
-    log: inout PhaseLog
+    surveys: Bool = true, log: inout PhaseLog
   ) async throws -> ForkPoint {
     // A merge gives its turn back for a fork. No await before the turn is waited for: it might be given back meanwhile.
     if merging.contains(name) { Task { try await withHypervisor { $0.stopMerging(name) } } }
@@ -114,7 +116,10 @@ extension ForkService {
       log.end()
       session?.resume(epoch: UInt64(parent.epoch))
       log.begin(.survey)
-      let layout = try await survey(id, of: parent, note: note)
+      let kernel = kernel(of: parent, note: note)
+      let layout =
+        surveys
+        ? try await survey(id, of: parent, kernel) : SnapshotLayout(ramBytes: UInt64(parent.memoryBytes), existing: [])
       log.end()
       let record = SnapshotRecord(
         id: id, parent: name, kept: kept, image: parent.image, memoryBytes: parent.memoryBytes,
@@ -126,7 +131,8 @@ extension ForkService {
       snapshots[id] = record
       guests[name]?.forkPoints?.insert(id)
       return ForkPoint(
-        snapshot: record, deviceState: try AnonymousFile.reopened(deviceState), layout: layout)
+        snapshot: record, deviceState: try AnonymousFile.reopened(deviceState), layout: layout,
+        kernel: kernel)
     } catch {
       session?.resume(epoch: UInt64(parent.epoch))
       try? await memtap.run { try $0.disarm(vm: name) }
@@ -139,14 +145,17 @@ extension ForkService {
 
   /// What was free in the guest is known from here on. `note`: where its kernel describes its memory.
   private func survey(
-    _ id: String, of parent: VMRecord, note: KernelNotePlace?
+    _ id: String, of parent: VMRecord, _ kernel: SurveyedKernel?
   ) async throws -> SnapshotLayout {
-    let lowBytes = hypervisor.lowMemoryBytes(of: UInt64(parent.memoryBytes))
-    let kernel = parent.traits.fetchesAll ? nil : note.map { SurveyedKernel(note: $0, lowBytes: lowBytes) }
     var layout = try await memtap.run { try $0.survey(snapshot: id, kernel: kernel) }
     if parent.traits.fetchesAll { layout.freeUnknown = "it was started with --no-avoidance" }
     if parent.traits.isAgentless { layout.freeUnknown = "no agent answers in it" }
     return layout
+  }
+
+  private func kernel(of parent: VMRecord, note: KernelNotePlace?) -> SurveyedKernel? {
+    let lowBytes = hypervisor.lowMemoryBytes(of: UInt64(parent.memoryBytes))
+    return parent.traits.fetchesAll ? nil : note.map { SurveyedKernel(note: $0, lowBytes: lowBytes) }
   }
 
   // MARK: activate → ready
@@ -267,7 +276,7 @@ extension ForkService {
     }
   }
 
-  private func identity(
+  func identity(
     of record: VMRecord, snapshot: SnapshotRecord, request: UInt32
   ) -> GuestMessage.Identity {
     var generator = SystemRandomNumberGenerator()

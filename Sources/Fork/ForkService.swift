@@ -15,7 +15,7 @@ import NIOPosix
 /// of, `+Tickets` grants and joins, `+Slots` has what is granted, `+Fork` forks, `+Snapshots` keeps fork points, `+Ends`
 /// ends clones, `+Guests` answers programs in guests, `+Runs` runs their commands in clones, `+Adoption` takes over from
 /// a daemon that died, `+Views` reports. Over several hosts: `+Hosts` is a ticket's home, `+Distribution` brings snapshots
-/// to hosts, `+Foreign` is the part of a host in another's ticket, `+Hello` what follows from hosts' coming and going,
+/// to hosts, `Replication` keeps standbys of VMs, `+Foreign` is the part of a host in another's ticket, `+Hello` what follows from hosts' coming and going,
 /// `+Everywhere` asks all hosts.
 actor ForkService {
   let configuration: Configuration
@@ -68,6 +68,11 @@ actor ForkService {
   var turns = Turns()
   /// Snapshots on their way to other hosts, or there: by snapshot and host.
   var deliveries: [String: [String: Task<Void, any Error>]] = [:]
+  /// VMs of this host with a standby on another, by name; the loops that take their checkpoints.
+  var replications: [String: ReplicationRecord] = [:]
+  var replicationLoops: [String: Task<Void, Never>] = [:]
+  /// Standbys on this host of others' VMs, by replica.
+  var standbys: [String: StandbyRecord] = [:]
   /// VMs of which layers are being merged; a fork stops that.
   var merging: Set<String> = []
   /// What hosts need of our disk layers, as each last said, and when.

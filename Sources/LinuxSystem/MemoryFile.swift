@@ -78,6 +78,17 @@ public struct MemoryFile: Sendable {
     return done
   }
 
+  /// Gives the memory of these bytes back: they read as zeros.
+  public func punchHole(at offset: UInt64, count: UInt64) throws(SystemError) {
+    try systemCall("fallocate") { clinux_punch_hole(descriptor.raw, off_t(offset), off_t(count)) }
+  }
+
+  /// Takes memory for these bytes, which stay as they are: writing to them can not fail for lack of it. ENOSPC, ENOMEM.
+  public func reserve(at offset: UInt64, count: UInt64) throws(SystemError) {
+    let code = posix_fallocate(descriptor.raw, off_t(offset), off_t(count))
+    if code != 0 { throw SystemError("posix_fallocate", errno: code) }
+  }
+
   /// Calls `body` with each stretch of the file that has memory, in order, as byte offsets.
   public func forEachData(_ body: (Range<UInt64>) -> Void) throws(SystemError) {
     var offset: off_t = 0

@@ -20,8 +20,8 @@ struct Sfctl: AsyncParsableCommand {
     version: snowforkVersion,
     subcommands: [
       VMCommand.self, ForkCommand.self, SnapshotCommand.self, CloneCommand.self, PSCommand.self,
-      ExecCommand.self, MPIRunCommand.self, OffloadCommand.self, JoinCommand.self, KillCommand.self, TicketCommand.self,
-      StatsCommand.self,
+      ExecCommand.self, MPIRunCommand.self, OffloadCommand.self, JoinCommand.self, KillCommand.self,
+      TicketCommand.self, StatsCommand.self, ReplicateCommand.self, CheckpointCommand.self, ReplicaCommand.self,
       TopCommand.self, ReportCommand.self, HostCommand.self, LabCommand.self, ImageCommand.self,
       DaemonCommand.self, DoctorCommand.self,
     ])

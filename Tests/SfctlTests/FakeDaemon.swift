@@ -18,7 +18,7 @@ struct FakeDaemon: Snowfork_V1_Snowfork.SimpleServiceProtocol {
     let transport = HTTP2ServerTransport.Posix(
       address: .unixDomainSocket(path: socket), transportSecurity: .plaintext)
     let daemon = FakeDaemon(end: { transport.beginGracefulShutdown() })
-    return try await withGRPCServer(transport: transport, services: [daemon]) { server in
+    return try await withGRPCServer(transport: transport, services: [daemon, FakeReplicas()]) { server in
       _ = try await server.listeningAddress
       // A body that throws must not leave the server waiting.
       defer { server.beginGracefulShutdown() }

@@ -94,6 +94,10 @@ struct PeerAPI: Snowfork_V1_Peer.SimpleServiceProtocol {
 
   /// A member speaks for itself only.
   private func check(_ host: String, _ context: ServerContext) throws(RPCError) {
+    try Self.checkSpeaker(host, context)
+  }
+
+  static func checkSpeaker(_ host: String, _ context: ServerContext) throws(RPCError) {
     guard PeerListener.caller(context) != host else { return }
     throw RPCError(code: .permissionDenied, message: "a host can not speak for \(host).")
   }

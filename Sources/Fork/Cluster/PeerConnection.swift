@@ -9,6 +9,8 @@ final class PeerConnection: Sendable {
   let name: String
   let peer: Snowfork_V1_Peer.Client<Transport>
   let snowfork: Snowfork_V1_Snowfork.Client<Transport>
+  let standbys: Snowfork_V1_Replicas.Client<Transport>
+  let replicas: Snowfork_V1_ReplicaPeer.Client<Transport>
   private let client: GRPCClient<Transport>
   private let ended: Ended
   private let running: Task<Void, Never>
@@ -36,6 +38,8 @@ final class PeerConnection: Sendable {
     self.client = client
     peer = .init(wrapping: client)
     snowfork = .init(wrapping: client)
+    standbys = .init(wrapping: client)
+    replicas = .init(wrapping: client)
     let ended = Ended()
     self.ended = ended
     running = Task {
@@ -63,6 +67,9 @@ struct MembersOnly: ServerInterceptor {
     Snowfork_V1_Snowfork.Method.ListVMs.descriptor, Snowfork_V1_Snowfork.Method.Exec.descriptor,
     Snowfork_V1_Snowfork.Method.Kill.descriptor, Snowfork_V1_Snowfork.Method.Stats.descriptor,
     Snowfork_V1_Snowfork.Method.TicketHistory.descriptor,
+    Snowfork_V1_Replicas.Method.ListReplicas.descriptor,
+    Snowfork_V1_Replicas.Method.ActivateReplica.descriptor,
+    Snowfork_V1_Replicas.Method.RemoveReplica.descriptor,
   ]
 
   func intercept<Input: Sendable, Output: Sendable>(
@@ -77,7 +84,8 @@ struct MembersOnly: ServerInterceptor {
       throw RPCError(code: .permissionDenied, message: "host \(name) is not enrolled in this cluster.")
     }
     let call = context.descriptor
-    guard call.service == Snowfork_V1_Peer.descriptor || Self.forwarded.contains(call) else {
+    let forPeers = [Snowfork_V1_Peer.descriptor, Snowfork_V1_ReplicaPeer.descriptor]
+    guard forPeers.contains(call.service) || Self.forwarded.contains(call) else {
       throw RPCError(
         code: .permissionDenied, message: "\(call.method) is not for other hosts. Call it on this one.")
     }

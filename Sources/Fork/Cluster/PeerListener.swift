@@ -33,6 +33,7 @@ actor PeerListener {
       services: [
         PeerAPI(service: service, version: version),
         SnowforkAPI(service: service, listener: self, version: version) { _ in },
+        ReplicasAPI(service: service), ReplicaPeerAPI(service: service),
       ],
       interceptors: [MembersOnly(cluster: service.cluster)])
     let serving = Task { try await server.serve() }

@@ -58,6 +58,10 @@ final class Store: Sendable {
     try await queue.write { _ = try FamilyNumbers.deleteOne($0, key: id) }
   }
 
+  func delete<Record: TableRecord>(_ type: Record.Type, key: String) async throws {
+    try await queue.write { _ = try type.deleteOne($0, key: key) }
+  }
+
   private static var migrator: DatabaseMigrator {
     var migrator = DatabaseMigrator()
     migrator.registerMigration("1") { database in
@@ -142,6 +146,7 @@ final class Store: Sendable {
         }
       }
     }
+    migrator.registerMigration("replicas") { try makeReplicaTables($0) }
     return migrator
   }
 }

@@ -82,6 +82,9 @@ enum ControlRequest: Codable, Sendable {
   case push(snapshot: String, isOn: Bool)
   case originGone(snapshot: String, reason: String)
   case history(snapshot: String)
+  case checkpoint(CheckpointOrder)
+  case receive(standby: String, parent: String, path: String)
+  case standbys
   case statistics
   /// From here on the connection carries `MemtapEvent`s to the client.
   case events
@@ -95,6 +98,8 @@ enum ControlAnswer: Codable, Sendable {
   case origin(PageOrigin)
   case history(SnapshotHistory)
   case statistics(MemtapStatistics)
+  case checkpoint(CheckpointPages)
+  case standbys([StandbyStatus])
   /// Its `existing` travels beside it.
   case layout(SnapshotLayout)
   case failed(MemtapError)

@@ -72,6 +72,12 @@ package final class ControlServer: Sendable {
       case let .originGone(snapshot, reason): try pager.originGone(snapshot: snapshot, reason: reason)
       case let .history(snapshot):
         return ControlFrame.encode(ControlAnswer.history(try pager.history(snapshot: snapshot)))
+      case let .checkpoint(order):
+        return ControlFrame.encode(ControlAnswer.checkpoint(try pager.checkpoint(order)))
+      case let .receive(standby, parent, path):
+        let status = try pager.receive(standby: standby, parent: parent, path: path)
+        return ControlFrame.encode(ControlAnswer.standbys([status]))
+      case .standbys: return ControlFrame.encode(ControlAnswer.standbys(try pager.standbys()))
       case .statistics: return ControlFrame.encode(ControlAnswer.statistics(try pager.statistics()))
       case .events: preconditionFailure("handled by converse")
       }

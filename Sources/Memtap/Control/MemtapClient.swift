@@ -89,6 +89,24 @@ public final class MemtapClient: MemtapControl, Sendable {
     return history
   }
 
+  public func checkpoint(_ order: CheckpointOrder) throws(MemtapError) -> CheckpointPages {
+    guard case let .checkpoint(pages) = try call(.checkpoint(order), "checkpoint", order.snapshot).answer
+    else { throw nonsense("checkpoint") }
+    return pages
+  }
+  public func receive(standby: String, parent: String, path: String) throws(MemtapError) -> StandbyStatus {
+    let request = ControlRequest.receive(standby: standby, parent: parent, path: path)
+    guard case let .standbys(all) = try call(request, "receive", standby).answer, let status = all.first
+    else { throw nonsense("receive") }
+    return status
+  }
+  public func standbys() throws(MemtapError) -> [StandbyStatus] {
+    guard case let .standbys(all) = try call(.standbys, "standbys", "memtap").answer else {
+      throw nonsense("standbys")
+    }
+    return all
+  }
+
   /// What the pager tells unasked, from a connection and a thread of its own. First what stands already (VMs to be
   /// ended, snapshots lost, VMs gone and not forgotten), so that an event may come twice. The stream ends when the
   /// pager does, at once if there is none.

@@ -50,6 +50,12 @@ public protocol MemtapControl: AnyObject, Sendable {
   func originGone(snapshot: String, reason: String) throws(MemtapError)
   func history(snapshot: String) throws(MemtapError) -> SnapshotHistory
 
+  /// Appends to a file what the pages of a snapshot are, or how they differ from those of an earlier one of the same VM.
+  func checkpoint(_ order: CheckpointOrder) throws(MemtapError) -> CheckpointPages
+  /// Makes a standby what the checkpoint in the file says. After a crash at any moment it is what it was, or that.
+  func receive(standby: String, parent: String, path: String) throws(MemtapError) -> StandbyStatus
+  func standbys() throws(MemtapError) -> [StandbyStatus]
+
   func statistics() throws(MemtapError) -> MemtapStatistics
 }
 

@@ -34,6 +34,7 @@ extension Pager {
         throw refuse(
           "it has \(region.byteCount) bytes of RAM and snapshot \(snapshot.id) \(snapshot.ramBytes)")
       }
+      if snapshot.isApplying { throw refuse("a checkpoint is being applied to standby \(snapshot.id)") }
       if snapshot.isDropped { throw refuse("snapshot \(snapshot.id) has been dropped") }
       if let reason = snapshot.lostReason { throw refuse("snapshot \(snapshot.id) is lost: \(reason)") }
       region.shared.withLock { $0.thread = snapshot.thread }

@@ -14,6 +14,8 @@ package final class Pager: MemtapControl, @unchecked Sendable {
   /// For what nobody waits for.
   let worker = WorkerThreads(name: "memtap-work", limit: 2)
   private var listener: ShimListener!
+  /// Held while a standby receives a checkpoint: one at a time, whoever asks.
+  let receiving = Mutex<Void>(())
   /// The listener's thread alone uses it.
   var isTakeOverDone = false
 

@@ -44,6 +44,10 @@ final class Snapshot: @unchecked Sendable {
   var isLost: Bool { states.isLost }
   /// Its origin is on another host: pages `atOrigin` are to be had there.
   var remote: RemoteSource?
+  /// It is a standby: of which checkpoint its pages are.
+  var standby: StandbyMark?
+  /// Its pages are between two checkpoints.
+  var isApplying = false
   /// It is served to other hosts.
   var service: PageService?
   var history: ArrivalHistory

@@ -74,7 +74,8 @@ extension Pager {
     for (id, manifest) in found {
       let place = "\(paths.snapshots)/\(id)"
       let base = manifest.base.flatMap { snapshots[$0] }
-      guard (base == nil) == (manifest.base == nil), manifest.ramBytes % UInt64(Page.bytes) == 0,
+      // What was to be written to a standby is written before anyone sees it.
+      guard manifest.standby == nil || replayRedo(place), (base == nil) == (manifest.base == nil), manifest.ramBytes % UInt64(Page.bytes) == 0,
         let states = try? PageStates(
           opening: SnapshotFiles.states(place), pageCount: Page.count(ofBytes: manifest.ramBytes)),
         let cache = try? MemoryFile.open(SnapshotFiles.pages(place))
@@ -89,6 +90,7 @@ extension Pager {
         states: states, cache: cache, origin: origin, originName: manifest.originName, base: base,
         since: manifest.since ?? monotonicNanoseconds())
       snapshot.id = id
+      snapshot.standby = (try? SnapshotFiles.readManifest(place))?.standby
       snapshot.recount()
       newest[manifest.originToken]?.newer = snapshot
       newest[manifest.originToken] = snapshot

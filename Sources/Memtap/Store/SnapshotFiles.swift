@@ -59,6 +59,8 @@ struct SnapshotManifest: Codable {
   var remote: RemoteSnapshot?
   /// Other hosts get its pages there.
   var served: PageOrigin?
+  /// It is a standby: the checkpoint that its pages are of.
+  var standby: StandbyMark?
 }
 
 /// What the pager keeps of a VM for its successor, in a file named by the token.
@@ -95,7 +97,7 @@ func namesInDirectory(_ path: String) throws(SystemError) -> [String] {
 }
 
 /// Replaces a small file as a whole: a reader, and whoever comes after a crash, sees the old or the new one.
-private func replaceFile(_ path: String, with bytes: [UInt8]) throws(SystemError) {
+func replaceFile(_ path: String, with bytes: [UInt8]) throws(SystemError) {
   let draft = "\(path).new"
   defer { Glibc.unlink(draft) }  // there only if something failed
   let file = try OwnedDescriptor.open(draft, O_WRONLY | O_CREAT | O_TRUNC, mode: 0o600)

@@ -25,7 +25,7 @@ enum Daemon {
   }
 
   /// A daemon answers when this returns.
-  private static func ensureRunning() async throws {
+  static func ensureRunning() async throws {
     let starter = DaemonStarter(paths)
     if let lab, try !starter.answers() {
       // In its host's network.

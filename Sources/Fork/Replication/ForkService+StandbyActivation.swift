@@ -1,0 +1,173 @@
+import CloneNetwork
+import Foundation
+import Hypervisor
+import LinuxSystem
+import Memtap
+
+/// A standby becomes a VM: as a clone of a kept snapshot does, but that it is the device VM, and no ticket's clone.
+extension ForkService {
+  /// Runs the standby in the place of its VM, or with `newName` beside it. On return its agent has answered. On failure
+  /// the standby is as it was.
+  func activateStandby(of name: String, as newName: String) async throws -> VMRecord {
+    let what = "cannot activate the standby of \(name)"
+    guard let found = standby(of: name) else {
+      throw ForkError(.notFound, "\(what): there is none on this host. See sfctl replica ls.")
+    }
+    let turn = Self.standbyKey(found.replica)
+    await takeTurn(turn)
+    defer { turns.leave(turn) }
+    guard let standby = standbys[found.replica], standby.state == .standby, !standby.snapshot.isEmpty else {
+      throw ForkError(.refused, "\(what): it was activated meanwhile. See sfctl ps.")
+    }
+    let target = newName.isEmpty ? name : newName
+    try checkName(target)
+    if newName.isEmpty, await deviceRuns(name, on: standby.home) {
+      throw ForkError(
+        .refused,
+        "\(what): \(name) runs on host \(standby.home). End it first, or give the standby a name of its own with --as."
+      )
+    }
+    guard guests[target]?.record.state ?? .ended == .ended, hypervisor.isFree(target) else {
+      throw ForkError(.exists, "\(what): a VM named \(target) is on this host. Choose a name with --as.")
+    }
+    let directory = configuration.standbyDirectory(standby.replica)
+    guard
+      let data = FileManager.default.contents(
+        atPath: Configuration.machineFile(directory, standby.sequence)),
+      let machine = try? JSONDecoder().decode(ReplicaMachine.self, from: data),
+      let state = FileManager.default.contents(
+        atPath: Configuration.stateFile(directory, standby.sequence))
+    else {
+      throw ForkError(.failed, "\(what): files of checkpoint \(standby.sequence) are missing in \(directory).")
+    }
+    guard machine.compatibility == hypervisor.compatibility else {
+      throw ForkError(
+        .failed, "\(what): it was made by \(machine.compatibility), and here is \(hypervisor.compatibility).")
+    }
+    let available = HostMemory.read().available
+    if EmbeddedResourceManager.reservation(memoryBytes: UInt64(machine.memoryBytes)) > available {
+      throw ForkError(
+        .refused, "\(what): host \(configuration.hostName) has \(byteText(available)) free. End a VM first.")
+    }
+    let record = try await makeRecord(target, machine, standby, isNew: !newName.isEmpty)
+    do {
+      return try await run(record, standby, machine, deviceState: Array(state))
+    } catch {
+      await discard(target)
+      standbys[standby.replica] = standby
+      await saveStandby(standby.replica)
+      throw ForkError.wrap(what, error)
+    }
+  }
+
+  /// Whether the VM answers for itself on its host. A host that can not be asked has lost it.
+  private func deviceRuns(_ name: String, on home: String) async -> Bool {
+    if await home == cluster.host { return isAlive(name) }
+    guard let connection = try? await cluster.reach(home) else { return false }
+    let vms = try? await connection.snowfork.listVMs(
+      .with { $0.localOnly = true }, options: .within(.seconds(5))
+    ).vms
+    return vms?.contains { $0.name == name } ?? false
+  }
+
+  private func makeRecord(
+    _ target: String, _ machine: ReplicaMachine, _ standby: StandbyRecord, isNew: Bool
+  ) async throws -> VMRecord {
+    let record = VMRecord(
+      name: target, uuid: UUID().uuidString.lowercased(), role: .slot, state: .starting, vmid: 0,
+      processes: 1, snapshot: standby.snapshot, image: machine.image, memoryBytes: machine.memoryBytes,
+      vcpus: machine.vcpus, commandLine: machine.commandLine,
+      generationID: UUID().uuidString.lowercased(), shimToken: Self.randomHex(32),
+      epoch: Int64.random(in: 1...Int64.max), cpuLimitPercent: machine.cpuLimitPercent,
+      createdUnix: Self.unixNow(), network: await card(of: machine, for: target, isNew: isNew),
+      traits: machine.traits)
+    guests[target] = Guest(record: record)
+    standbys[standby.replica]?.state = .activating
+    await save(target)
+    await saveStandby(standby.replica)
+    return record
+  }
+
+  /// The VM's own, whose addresses are given here from now on. Beside the VM: the same address in a network of its own.
+  private func card(of machine: ReplicaMachine, for target: String, isNew: Bool) async -> NetworkCard? {
+    guard var card = machine.network, let plan = card.family.plan else { return nil }
+    card.family.home = await cluster.host
+    if isNew {
+      card.family.id = "\(target)-\(Self.randomHex(4))"
+      card.family.parent = target
+      card.family.vni = .random(in: 1...0xFF_FFFF)
+      card.forwards = []
+    }
+    if familyNumbers[card.family.id] == nil {
+      var numbers = FamilyNumbers(card.family, plan)
+      if !isNew, let next = machine.nextNumber { numbers.next = max(numbers.next, next) }
+      familyNumbers[card.family.id] = numbers
+      let made = numbers
+      await persist("the addresses of \(target)") { try await self.store.save(made) }
+    }
+    return card
+  }
+
+  private func run(
+    _ record: VMRecord, _ standby: StandbyRecord, _ machine: ReplicaMachine, deviceState bytes: [UInt8]
+  ) async throws -> VMRecord {
+    let (name, id) = (record.name, standby.snapshot)
+    let begin = monotonicMicroseconds()
+    let deviceState = try AnonymousFile.create(name: "device-state", holding: bytes)
+    try await launch(record, what: "cannot start \(name)")
+    let session = record.traits.isAgentless ? nil : try await connect(name)
+    let avoids = !record.traits.fetchesAll
+    try await memtap.run { try $0.activate(vm: name, snapshot: id, avoids: avoids) }
+    let openNetwork = try opening(of: name)
+    _ = try await withHypervisor {
+      try openNetwork?()
+      return try $0.activate(name, deviceState: deviceState.raw)
+    }
+    guests[name]?.record.activateMicroseconds = Int64(monotonicMicroseconds() - begin)
+    var snapshot = SnapshotRecord(
+      id: id, parent: standby.name, kept: false, image: record.image, memoryBytes: record.memoryBytes,
+      vcpus: record.vcpus, commandLine: record.commandLine, descriptorBytes: 0, pauseMicroseconds: 0,
+      createdUnix: standby.checkpointUnix, checkpointRequest: 0)
+    snapshot.network = record.network?.family
+    snapshot.traits = record.traits
+    if let session {
+      guests[name]?.record.role = .parent
+      guard let now = guests[name]?.record else { throw CancellationError() }
+      _ = try await session.giveIdentity(identity(of: now, snapshot: snapshot, request: 0))
+    }
+    guard guests[name]?.record.state == .starting else {
+      throw ForkError(.failed, "\(name) ended while it was started")
+    }
+    guests[name]?.record.role = .parent
+    guests[name]?.record.state = .running
+    guests[name]?.record.readyMicroseconds = Int64(monotonicMicroseconds() - begin)
+    snapshots[id] = snapshot
+    standbys[standby.replica]?.snapshot = ""
+    standbys[standby.replica]?.state = .activated
+    await saveActivated(name, snapshot, standby)
+    await release(id)
+    if let session, record.network != nil {
+      do { try await tellNetwork(name, session) } catch {
+        log.error("\(name) was not told the names of its family: \(error)")
+      }
+    }
+    log.info("\(name) runs from checkpoint \(standby.sequence) of \(standby.name)")
+    return guests[name]?.record ?? record
+  }
+
+  /// In one step, so that a successor finds the VM or the standby, not both.
+  private func saveActivated(_ name: String, _ snapshot: SnapshotRecord, _ standby: StandbyRecord) async {
+    guard let vm = guests[name]?.record, let now = standbys[standby.replica] else { return }
+    await persist("VM \(name)") { try await self.store.save(vm, snapshot, now) }
+    // Beside its VM it is nobody's successor: the next checkpoint, if one comes, makes a new standby.
+    if name != standby.name { await dropStandby(standby.replica) }
+    configuration.removeReplicaDirectory(configuration.standbyDirectory(standby.replica))
+  }
+
+  /// A VM that took the place of another has ended: its old home may make a standby again.
+  func forgetActivated(_ name: String) async {
+    for (replica, record) in standbys where record.state == .activated && record.name == name {
+      await dropStandby(replica)
+    }
+  }
+}

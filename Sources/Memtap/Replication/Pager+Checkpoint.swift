@@ -1,0 +1,151 @@
+import Glibc
+import GuestKernel
+import GuestMemory
+import LinuxSystem
+import Replicator
+
+/// The pages of a checkpoint: what differs between two snapshots of a VM.
+///
+/// A page that no snapshot from the base on has saved was not written since. Of the others both contents are here: as a
+/// pre-image and as what the newer snapshot has. What the guest had free at the first checkpoint is zeros to the standby
+/// until it is written: as to a clone of that moment (docs/avoidance.md). Which pages those are is kept with each
+/// snapshot.
+extension Pager {
+  package func checkpoint(_ order: CheckpointOrder) throws(MemtapError) -> CheckpointPages {
+    do {
+      let snapshot = try snapshot(order.snapshot, "checkpoint")
+      try awaitTakeOver("checkpoint", order.snapshot)
+      let base = try order.base.map { try self.snapshot($0, "checkpoint") }
+      if let base {
+        guard base.originName == snapshot.originName || base.origin === snapshot.origin,
+          base.thread === snapshot.thread, base.sequence < snapshot.sequence
+        else { throw refuse(order, "\(base.id) is no earlier snapshot of the same VM") }
+      }
+      var free = PageBitmap(pageCount: snapshot.pageCount)
+      if let base {
+        free = try FreeAtStandby.read(base.directory, pageCount: base.pageCount)
+      } else if let kernel = order.kernel {
+        let places = RAMPlaces(bytes: snapshot.ramBytes, lowBytes: kernel.lowBytes)
+        if let found = try? FreePages(
+          in: FrozenMemory(snapshot: snapshot, places: places), places: places, note: kernel.note)
+        {
+          free = found.pages
+        }
+      }
+      let part = try PartWriter(appendingTo: order.path)
+      let writer = PageStreamWriter { try part.write($0) }
+      let candidates = try snapshot.thread.attempt { () throws(MemtapError) -> PageBitmap in
+        for one in [snapshot, base].compactMap({ $0 }) {
+          if let reason = one.lostReason { throw self.refuse(order, "snapshot \(one.id) is lost: \(reason)") }
+        }
+        guard let base else { return snapshot.existing }
+        return snapshot.changed(since: base)
+      }
+      try write(candidates, of: snapshot, since: base, &free, to: writer, order)
+      try writer.finish()
+      let written = try part.finish()
+      try FreeAtStandby.write(free, snapshot.directory)
+      let counters = writer.counters
+      return CheckpointPages(
+        offset: written.offset, length: written.length, digest: written.digest,
+        dirtyPages: counters.whole + counters.changes + counters.zeros, wholePages: counters.whole,
+        changedPages: counters.changes)
+    } catch let error as MemtapError {
+      throw error
+    } catch {
+      throw MemtapError("checkpoint", order.snapshot, error)
+    }
+  }
+
+  private func refuse(_ order: CheckpointOrder, _ cause: String) -> MemtapError {
+    MemtapError(.state, operation: "checkpoint", subject: order.snapshot, cause: cause)
+  }
+
+  /// Pages of one step, between which faults are served.
+  private static let step = 64
+
+  private func write(
+    _ candidates: PageBitmap, of snapshot: Snapshot, since base: Snapshot?, _ free: inout PageBitmap,
+    to writer: PageStreamWriter, _ order: CheckpointOrder
+  ) throws {
+    let bytes = UnsafeMutableRawPointer.allocate(byteCount: 2 * Self.step * Page.bytes, alignment: 4096)
+    defer { bytes.deallocate() }
+    nonisolated(unsafe) let (now, before) = (bytes, bytes + Self.step * Page.bytes)
+    let thread = snapshot.thread
+    for run in candidates.runs {
+      for first in stride(from: run.lowerBound, to: run.upperBound, by: Self.step) {
+        let range = first..<min(first + Self.step, run.upperBound)
+        // Of a first checkpoint nobody misses what was free.
+        if base == nil, range.allSatisfy({ free.contains($0) }) { continue }
+        let isThere = thread.perform {
+          thread.peek(range, of: snapshot, into: now)
+            && (base.map { thread.peek(range, of: $0, into: before) } ?? true)
+        }
+        guard isThere else { throw refuse(order, "pages of it can not be read") }
+        for page in range {
+          let at = (page - first) * Page.bytes
+          if free.contains(page) {
+            // Free and not written since: zeros to the standby.
+            if base == nil || memcmp(now + at, before + at, Page.bytes) == 0 { continue }
+            free.remove(contentsOf: page..<page + 1)
+            try writer.add(page, now + at, base: nil)
+          } else {
+            try writer.add(page, now + at, base: base == nil ? nil : before + at)
+          }
+        }
+      }
+    }
+  }
+}
+
+extension Snapshot {
+  /// Pages that may differ from those of an earlier snapshot of the same origin: a superset. On the family's thread.
+  fileprivate func changed(since base: Snapshot) -> PageBitmap {
+    var pages = PageBitmap(pageCount: pageCount)
+    func all(but state: PageState) -> PageBitmap {
+      var others = PageBitmap(pageCount: pageCount)
+      states.forEachRun(matching: ~(1 << state.rawValue)) { others.insert(contentsOf: $0) }
+      return others
+    }
+    let (notZero, notAtBase) = (all(but: .zero), all(but: .atBase))
+    var holder: Snapshot? = base
+    while let one = holder, one !== self {
+      one.states.forEachRun(matching: 1 << PageState.present.rawValue) { pages.insert(contentsOf: $0) }
+      one.states.forEachRun(matching: 1 << PageState.zero.rawValue) { pages.formUnion(notZero, in: $0) }
+      one.states.forEachRun(matching: 1 << PageState.atBase.rawValue) { pages.formUnion(notAtBase, in: $0) }
+      holder = one.newer
+    }
+    return pages
+  }
+}
+
+/// Which pages are zeros to a standby though its VM has something else there: kept with the snapshot that the checkpoint
+/// was made of, as runs (first 4 bytes, count 4).
+enum FreeAtStandby {
+  private static func path(_ directory: String) -> String { "\(directory)/free" }
+
+  static func write(_ pages: PageBitmap, _ directory: String) throws(SystemError) {
+    var bytes: [UInt8] = []
+    pages.forEachRun { run in
+      for number in [UInt32(run.lowerBound), UInt32(run.count)] {
+        withUnsafeBytes(of: number.littleEndian) { bytes.append(contentsOf: $0) }
+      }
+    }
+    try replaceFile(path(directory), with: bytes)
+  }
+
+  /// ENOENT: no checkpoint was made of this snapshot.
+  static func read(_ directory: String, pageCount: Int) throws -> PageBitmap {
+    let file = try OwnedDescriptor.open(path(directory), O_RDONLY)
+    var numbers = [UInt32](repeating: 0, count: Int(try file.size()) / 4)
+    _ = try numbers.withUnsafeMutableBytes { try $0.isEmpty || file.readFully(into: $0) }
+    var pages = PageBitmap(pageCount: pageCount)
+    for index in stride(from: 0, to: numbers.count - 1, by: 2) {
+      let first = Int(UInt32(littleEndian: numbers[index]))
+      let count = Int(UInt32(littleEndian: numbers[index + 1]))
+      guard first + count <= pageCount else { throw SystemError("read", subject: path(directory), errno: EINVAL) }
+      pages.insert(contentsOf: first..<first + count)
+    }
+    return pages
+  }
+}
