@@ -119,7 +119,8 @@ extension ForkService {
       let kernel = kernel(of: parent, note: note)
       let layout =
         surveys
-        ? try await survey(id, of: parent, kernel) : SnapshotLayout(ramBytes: UInt64(parent.memoryBytes), existing: [])
+        ? try await survey(id, of: parent, kernel)
+        : SnapshotLayout(ramBytes: UInt64(parent.memoryBytes), existing: [])
       log.end()
       let record = SnapshotRecord(
         id: id, parent: name, kept: kept, image: parent.image, memoryBytes: parent.memoryBytes,

@@ -48,7 +48,7 @@ import Testing
     }
 
     func apply(_ path: String, _ header: CheckpointHeader) throws {
-      if header.isFull { standby = "r-\(header.sequence)" }
+      if header.isFull { standby = "r-\(vm.name)-\(header.sequence)" }
       let status = try harness.persistently {
         try harness.client.receive(standby: standby, parent: vm.name, path: path)
       }
@@ -92,6 +92,7 @@ import Testing
     let vm = try harness.guest("dev", pages: Self.pages)
     try vm.write(0..<1500, tag: 1000)
     let replication = try Replication(harness, vm)
+    var kept: [String: [UInt64]] = [:]
     for round in 0..<25 {
       for _ in 0..<Int.random(in: 0..<6, using: &random) {
         let first = Int.random(in: 0..<Self.pages, using: &random)
@@ -104,16 +105,26 @@ import Testing
       }
       // Forks come between: pre-images then lie in more than one snapshot.
       if Int.random(in: 0..<4, using: &random) == 0 {
-        _ = try harness.freeze(vm, as: "f\(round)")
+        let fork = try harness.freeze(vm, as: "f\(round)")
         try vm.write(0..<Int.random(in: 1...300, using: &random), tag: UInt64(round) << 40)
-        if Bool.random(using: &random) { try harness.client.drop(snapshot: "f\(round)") }
+        if Bool.random(using: &random) {
+          try harness.client.drop(snapshot: "f\(round)")
+        } else {
+          kept["f\(round)"] = fork
+        }
       }
       let model = try replication.checkpoint()
       let seen = try contents(replication)
       #expect(seen == model, "seed \(seed), round \(round)")
       try waitUntilFree(replication)
     }
+    // Kept snapshots of the VM do not keep every checkpoint's.
     #expect(harness.snapshotsOnDisk().count { $0.hasPrefix("c") } == 1)
+    for (name, model) in kept {
+      let guest = try harness.clone(of: name, name + "-clone", pages: Self.pages)
+      let seen = try guest.tags()
+      #expect(seen == model, "seed \(seed), \(name)")
+    }
   }
 
   @Test func aVMThatWritesAllTheTime() throws {

@@ -51,7 +51,8 @@ import Testing
     }
   }
 
-  static func write(_ memories: Memories, isFull: Bool) throws -> (bytes: [UInt8], PageStreamWriter.Counters) {
+  static func write(_ memories: Memories, isFull: Bool) throws -> (bytes: [UInt8], PageStreamWriter.Counters)
+  {
     var bytes: [UInt8] = []
     let writer = PageStreamWriter { bytes += Array($0) }
     try memories.after.withUnsafeBytes { after in
@@ -110,7 +111,9 @@ import Testing
     #expect(bytes.count < 400)
     let same = Memories(seed: 99)
     let (nothing, counters) = try Self.write(
-      { var same = same; same.after = same.before; return same }(), isFull: false)
+      {
+        var same = same; same.after = same.before; return same
+      }(), isFull: false)
     #expect(nothing.count == 8 && counters.unchanged == Self.pageCount)
   }
 

@@ -67,7 +67,8 @@ extension ForkService {
     case let error as RPCError:
       return ForkError(
         .failed,
-        "\(what): host \(host): \(error.message). It goes on by itself when the host answers; see sfctl replica ls.")
+        "\(what): host \(host): \(error.message). It goes on by itself when the host answers; see sfctl replica ls."
+      )
     default: return ForkError.wrap(what, error)
     }
   }

@@ -4,7 +4,8 @@ import Wire
 /// Device VMs of this host that have a standby on another: begin, end, and the loop that takes checkpoints.
 extension ForkService {
   /// On return the standby has a first checkpoint. A replication to the same host that there is goes on, changed.
-  func replicate(_ name: String, to host: String, everyMicroseconds: UInt64) async throws -> ReplicationRecord {
+  func replicate(_ name: String, to host: String, everyMicroseconds: UInt64) async throws -> ReplicationRecord
+  {
     let what = "cannot replicate \(name)"
     try requireReplicable(name, what)
     guard await host != cluster.host else {
@@ -56,14 +57,17 @@ extension ForkService {
     }
     if record.disks?.isEmpty == false {
       throw ForkError(
-        .refused, "\(what): it has disks, which are not replicated yet. Start it without --disk, from an image without a disk.")
+        .refused,
+        "\(what): it has disks, which are not replicated yet. Start it without --disk, from an image without a disk."
+      )
     }
   }
 
   /// The standby stays as it is.
   func stopReplication(of name: String) async throws -> ReplicationRecord {
     guard let record = replications[name] else {
-      throw ForkError(.notFound, "cannot stop replicating \(name): it is not replicated. See sfctl replica ls.")
+      throw ForkError(
+        .notFound, "cannot stop replicating \(name): it is not replicated. See sfctl replica ls.")
     }
     await endReplication(of: name)
     return record

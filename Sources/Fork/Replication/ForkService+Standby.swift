@@ -45,12 +45,14 @@ extension ForkService {
       guard let known, !known.snapshot.isEmpty, known.sequence == Int64(request.base),
         known.digest == Self.hexadecimal(request.baseDigest)
       else {
-        return reply(.stale, "checkpoint \(request.base) is wanted for it, and \(known?.sequence ?? 0) is here")
+        return reply(
+          .stale, "checkpoint \(request.base) is wanted for it, and \(known?.sequence ?? 0) is here")
       }
     } else if let other = standby(of: request.name), other.replica != replica, other.home != request.home {
       throw ForkError(
         .refused,
-        "a standby of a VM \(request.name) of host \(other.home) is here. Remove it with sfctl replica rm \(request.name).")
+        "a standby of a VM \(request.name) of host \(other.home) is here. Remove it with sfctl replica rm \(request.name)."
+      )
     }
     let directory = configuration.standbyDirectory(replica)
     let path = "\(directory)/incoming-\(digest.prefix(32))"
@@ -112,7 +114,8 @@ extension ForkService {
       let file = try CheckpointFile.open(path)
       let header = try file.verify()
       guard header.digest == digest, header.sequence == UInt64(sequence), header.base == base,
-        Self.hexadecimal(header.replica) == replica, header.baseDigest == Array(request.baseDigest)
+        Self.hexadecimal(header.replica) == replica,
+        header.baseDigest == Array(request.baseDigest)
           || header.isFull
       else { throw CheckpointError.format("it is another one than was announced") }
       let metadata = try file.contents(of: header.metadata)
@@ -154,7 +157,9 @@ extension ForkService {
     Self.sweep(directory, keeping: sequence)
     // One VM has one standby here: the last one begun.
     for (other, standby) in standbys
-    where other != replica && standby.name == name && standby.home == request.home && standby.state == .standby {
+    where other != replica && standby.name == name && standby.home == request.home
+      && standby.state == .standby
+    {
       await dropStandby(other)
     }
   }

@@ -38,7 +38,8 @@ extension ForkService {
       let state = FileManager.default.contents(
         atPath: Configuration.stateFile(directory, standby.sequence))
     else {
-      throw ForkError(.failed, "\(what): files of checkpoint \(standby.sequence) are missing in \(directory).")
+      throw ForkError(
+        .failed, "\(what): files of checkpoint \(standby.sequence) are missing in \(directory).")
     }
     guard machine.compatibility == hypervisor.compatibility else {
       throw ForkError(

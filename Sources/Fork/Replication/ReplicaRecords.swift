@@ -114,7 +114,9 @@ extension Configuration {
     "\(directory)/checkpoint-\(sequence)"
   }
   /// What a checkpoint says of its VM (`ReplicaMachine`).
-  static func machineFile(_ directory: String, _ sequence: Int64) -> String { "\(directory)/machine-\(sequence)" }
+  static func machineFile(_ directory: String, _ sequence: Int64) -> String {
+    "\(directory)/machine-\(sequence)"
+  }
 
   /// Takes a replica's directory away, and those above it that are empty then.
   func removeReplicaDirectory(_ directory: String) {

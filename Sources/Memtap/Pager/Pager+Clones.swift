@@ -78,6 +78,7 @@ extension Pager {
     guard let snapshot = directory.withLock({ $0.snapshots[id] }) else { return }
     snapshot.thread.perform { [self] in
       snapshot.isDropped = true
+      if snapshot.isCheckpoint { snapshot.thread.absorb(snapshot) }
       tidy(snapshot.thread)
     }
   }

@@ -18,7 +18,9 @@ extension PagerThread {
   /// the snapshots of its clones.
   private func isNeeded(_ snapshot: Snapshot) -> Bool {
     !snapshot.isDropped || !snapshot.clones.isEmpty
-      || snapshots.contains { $0.base === snapshot || ($0.newer === snapshot && !$0.isSaved) }
+      || snapshots.contains {
+        $0.base === snapshot || ($0.newer === snapshot && !$0.isSaved && !snapshot.isAbsorbed)
+      }
   }
 
   private func unlink(_ snapshot: Snapshot) {

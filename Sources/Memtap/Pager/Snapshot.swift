@@ -48,6 +48,9 @@ final class Snapshot: @unchecked Sendable {
   var standby: StandbyMark?
   /// Its pages are between two checkpoints.
   var isApplying = false
+  /// A checkpoint was made of it. An older snapshot then has of its own what it would find here, once it is dropped.
+  var isCheckpoint = false
+  var isAbsorbed = false
   /// It is served to other hosts.
   var service: PageService?
   var history: ArrivalHistory

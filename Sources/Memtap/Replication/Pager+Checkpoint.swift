@@ -45,6 +45,7 @@ extension Pager {
       try writer.finish()
       let written = try part.finish()
       try FreeAtStandby.write(free, snapshot.directory)
+      snapshot.thread.perform { snapshot.isCheckpoint = true }
       let counters = writer.counters
       return CheckpointPages(
         offset: written.offset, length: written.length, digest: written.digest,
@@ -98,6 +99,27 @@ extension Pager {
   }
 }
 
+extension PagerThread {
+  /// Older snapshots get what they would find in this one, which nobody else will clone: a kept snapshot does not keep
+  /// every later checkpoint's. Without memory for that it stays until they go.
+  func absorb(_ snapshot: Snapshot) {
+    guard snapshot.newer != nil, !snapshot.isLost, snapshot.clones.isEmpty else { return }
+    arrival = .saved
+    for older in snapshots where older.newer === snapshot && !older.isLost {
+      var saved: [PageRange] = []
+      snapshot.states.forEachRun(matching: 1 << PageState.present.rawValue | 1 << PageState.zero.rawValue) {
+        saved.append($0)
+      }
+      for run in saved {
+        for page in run where older.states[page] == .atOrigin {
+          do throws(PageTrouble) { try resolve(page..<page + 1, of: older) } catch { return }
+        }
+      }
+    }
+    snapshot.isAbsorbed = true
+  }
+}
+
 extension Snapshot {
   /// Pages that may differ from those of an earlier snapshot of the same origin: a superset. On the family's thread.
   fileprivate func changed(since base: Snapshot) -> PageBitmap {
@@ -143,7 +165,9 @@ enum FreeAtStandby {
     for index in stride(from: 0, to: numbers.count - 1, by: 2) {
       let first = Int(UInt32(littleEndian: numbers[index]))
       let count = Int(UInt32(littleEndian: numbers[index + 1]))
-      guard first + count <= pageCount else { throw SystemError("read", subject: path(directory), errno: EINVAL) }
+      guard first + count <= pageCount else {
+        throw SystemError("read", subject: path(directory), errno: EINVAL)
+      }
       pages.insert(contentsOf: first..<first + count)
     }
     return pages

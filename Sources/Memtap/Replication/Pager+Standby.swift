@@ -38,8 +38,9 @@ extension Pager {
       guard header.isFull else { throw CheckpointError.base(held: 0, needed: header.base) }
       return try make(id, parent: parent, file, header, mark)
     }
-    if snapshot.thread.perform({ snapshot.isApplying }), let log = try RedoLog.read(
-      snapshot.directory, pageCount: snapshot.pageCount)
+    if snapshot.thread.perform({ snapshot.isApplying }),
+      let log = try RedoLog.read(
+        snapshot.directory, pageCount: snapshot.pageCount)
     {
       // An earlier call could not write all of what was committed.
       try write(log, to: snapshot)
@@ -54,7 +55,9 @@ extension Pager {
       guard snapshot.ramBytes == header.ramBytes else { throw refuse("its RAM has another size") }
       try change(snapshot, file, header, mark)
     }
-    guard let status = snapshot.thread.perform({ snapshot.standbyStatus }) else { throw refuse("it was dropped") }
+    guard let status = snapshot.thread.perform({ snapshot.standbyStatus }) else {
+      throw refuse("it was dropped")
+    }
     return status
   }
 
@@ -77,7 +80,8 @@ extension Pager {
         sequence: sequence, since: since, standby: mark))
     do {
       let states = try PageStates(
-        creating: SnapshotFiles.states(draft), pageCount: Page.count(ofBytes: header.ramBytes), initial: .zero)
+        creating: SnapshotFiles.states(draft), pageCount: Page.count(ofBytes: header.ramBytes), initial: .zero
+      )
       let cache = try MemoryFile.create(SnapshotFiles.pages(draft), bytes: header.ramBytes)
       try fill(cache, states, from: file.pages(header))
       let snapshot = Snapshot(

@@ -75,7 +75,8 @@ extension Pager {
       let place = "\(paths.snapshots)/\(id)"
       let base = manifest.base.flatMap { snapshots[$0] }
       // What was to be written to a standby is written before anyone sees it.
-      guard manifest.standby == nil || replayRedo(place), (base == nil) == (manifest.base == nil), manifest.ramBytes % UInt64(Page.bytes) == 0,
+      guard manifest.standby == nil || replayRedo(place), (base == nil) == (manifest.base == nil),
+        manifest.ramBytes % UInt64(Page.bytes) == 0,
         let states = try? PageStates(
           opening: SnapshotFiles.states(place), pageCount: Page.count(ofBytes: manifest.ramBytes)),
         let cache = try? MemoryFile.open(SnapshotFiles.pages(place))

@@ -32,7 +32,8 @@ struct ReplicateCommand: AsyncParsableCommand {
       $0.everyUs = UInt64((every ?? 0) * 1e6)
       $0.stop = stop
     }
-    let replica = try await ProgressLine.during(stop ? "ending" : "sending the first checkpoint of \(name)") { _ in
+    let replica = try await ProgressLine.during(stop ? "ending" : "sending the first checkpoint of \(name)") {
+      _ in
       try await Daemon.callReplicas { try await $0.replicate(request) }
     }
     let document = ReplicaDocument(replica)

@@ -59,7 +59,10 @@ public final class CheckpointFile {
     guard try descriptor.size() == header.totalBytes else {
       throw CheckpointError.sizes("it has not the length that its head says")
     }
-    let parts = [("its metadata", header.metadata), ("its device state", header.deviceState), ("its pages", header.pages)]
+    let parts = [
+      ("its metadata", header.metadata), ("its device state", header.deviceState),
+      ("its pages", header.pages),
+    ]
     for (name, part) in parts where try digest(of: part) != part.digest { throw CheckpointError.digest(name) }
     return header
   }
@@ -90,7 +93,8 @@ public final class CheckpointFile {
   /// The pages of a checkpoint that was verified.
   public func pages(_ header: CheckpointHeader) -> PageStreamReader {
     var offset = header.pages.offset
-    return PageStreamReader(pageCount: Int(header.ramBytes / 4096), length: header.pages.length) { [self] buffer in
+    return PageStreamReader(pageCount: Int(header.ramBytes / 4096), length: header.pages.length) {
+      [self] buffer in
       try read(at: offset, into: buffer)
       offset += UInt64(buffer.count)
     }

@@ -101,7 +101,9 @@ public struct CheckpointHeader: Sendable, Equatable {
       let part = Part(
         offset: bytes.little(at: at, as: UInt64.self), length: bytes.little(at: at + 8, as: UInt64.self),
         digest: Array(bytes[at + 16..<at + 48]))
-      guard part.offset == end, part.length <= 1 << 50 else { throw .sizes("its parts do not follow each other") }
+      guard part.offset == end, part.length <= 1 << 50 else {
+        throw .sizes("its parts do not follow each other")
+      }
       end += part.length
       parts.append(part)
     }

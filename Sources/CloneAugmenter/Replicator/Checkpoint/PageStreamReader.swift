@@ -71,7 +71,8 @@ public final class PageStreamReader {
     let isPacked = length < count * Page.bytes
     try fill(isPacked ? packed : block, length)
     if isPacked {
-      guard ZSTD_decompressDCtx(context, block, count * Page.bytes, packed, length) == count * Page.bytes else {
+      guard ZSTD_decompressDCtx(context, block, count * Page.bytes, packed, length) == count * Page.bytes
+      else {
         throw CheckpointError.sizes("a block does not expand")
       }
     }

@@ -128,7 +128,9 @@ public final class PageStreamWriter {
     var offset = 0
     while offset < Page.bytes {
       var sum = SIMD8<UInt64>.zero
-      for step in 0..<4 { sum |= page.loadUnaligned(fromByteOffset: offset + step * 64, as: SIMD8<UInt64>.self) }
+      for step in 0..<4 {
+        sum |= page.loadUnaligned(fromByteOffset: offset + step * 64, as: SIMD8<UInt64>.self)
+      }
       if sum != .zero { return false }
       offset += 256
     }
