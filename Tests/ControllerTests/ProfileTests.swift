@@ -46,11 +46,15 @@ struct ProfileTests {
   @Test func damageIsSeen() {
     let (controller, _) = learned(seed: 3)
     let profile = controller.profile
-    for length in 0..<profile.count { #expect(Controller(profile: Array(profile.prefix(length))) == nil) }
+    for length in 0..<profile.count {
+      let isRefused = Controller(profile: Array(profile.prefix(length))) == nil
+      #expect(isRefused, "\(length) bytes")
+    }
     for bit in 0..<(8 * profile.count) {
       var damaged = profile
       damaged[bit / 8] ^= 1 << (bit % 8)
-      #expect(Controller(profile: damaged) == nil, "bit \(bit)")
+      let isRefused = Controller(profile: damaged) == nil
+      #expect(isRefused, "bit \(bit)")
     }
     #expect(Controller(profile: profile + profile) == nil)
   }

@@ -82,8 +82,9 @@ public struct Controller: Sendable {
     let share = profile.failureShare
     let expectedUs = (1 - share) * offload.averageUs + share * (profile.failureUs + home.us)
     guard expectedUs < 0.9 * home.us else {
-      // It does not pay, as far as is known; links and clones change.
-      guard profile.homeUs >= sizeClass.gateUs, profile.accountUs >= home.us else { return nil }
+      // It does not pay, as far as is known; but where that was tried, clones and what is not told of links change.
+      guard sizeClass.gateUs > 0, profile.homeUs >= sizeClass.gateUs, profile.accountUs >= home.us
+      else { return nil }
       return home.us
     }
     guard sizeClass.failuresInRow < 2 || profile.homeUs >= sizeClass.gateUs else { return nil }

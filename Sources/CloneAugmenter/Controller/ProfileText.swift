@@ -26,8 +26,7 @@ extension Controller {
         text += "class \(index) \(value.text)\n"
       }
     }
-    let digits = String(CRC32.of(Array(text.utf8)), radix: 16)
-    return Array((text + "crc32 " + String(repeating: "0", count: 8 - digits.count) + digits + "\n").utf8)
+    return Array(text.utf8) + Self.trailer(of: Array(text.utf8))
   }
 
   /// nil if it is damaged or of another version: then there is nothing to go on, and one begins anew.
@@ -63,17 +62,19 @@ extension Controller {
     guard blocks.count <= Self.blocksMax else { return nil }
   }
 
-  /// Everything before the last line, if that says so.
+  /// Everything before the last line, if that is right.
   private static func verified(_ profile: [UInt8]) -> String? {
-    let trailer = "crc32 01234567\n".utf8.count
-    guard profile.count > trailer, profile.count <= profileBytesMax else { return nil }
-    let body = Array(profile.dropLast(trailer))
-    let digits = profile.suffix(trailer)
-    guard digits.starts(with: "crc32 ".utf8), digits.last == UInt8(ascii: "\n"),
-      let sum = UInt32(String(decoding: digits.dropFirst(6).dropLast(), as: UTF8.self), radix: 16),
-      sum == CRC32.of(body)
-    else { return nil }
+    guard profile.count > trailerBytes, profile.count <= profileBytesMax else { return nil }
+    let body = Array(profile.dropLast(trailerBytes))
+    guard Array(profile.suffix(trailerBytes)) == trailer(of: body) else { return nil }
     return String(decoding: body, as: UTF8.self)
+  }
+
+  private static let trailerBytes = "crc32 01234567\n".utf8.count
+
+  private static func trailer(of body: [UInt8]) -> [UInt8] {
+    let digits = String(CRC32.of(body), radix: 16)
+    return Array("crc32 \(String(repeating: "0", count: 8 - digits.count))\(digits)\n".utf8)
   }
 
   private static func escaped(_ name: String) -> String {
