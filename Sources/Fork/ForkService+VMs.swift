@@ -31,6 +31,9 @@ extension ForkService {
         "\(what): it would have a network card, and without an agent its clones keep its address. Add --no-network."
       )
     }
+    guard (0...100).contains(request.cpuLimitPercent) else {
+      throw ForkError(.invalid, "\(what): a limit of \(request.cpuLimitPercent) %. Ask for 1 to 100.")
+    }
     let image = try GuestImage.read(request.imageDirectory, what: what)
     if request.memoryBytes < image.minimumMemoryBytes || request.memoryBytes % 4096 != 0 {
       throw ForkError(
@@ -66,6 +69,12 @@ extension ForkService {
       await report(Progress(phase: "boot", done: 0, total: 1, text: "starting \(record.name)"))
       try await launch(record, what: what)
       if !record.traits.isAgentless { try await awaitAgent(of: record, report) }
+      // It boots at full speed: under emulation at 5 % it would take a minute.
+      if record.cpuLimitPercent > 0 {
+        try await withHypervisor {
+          try $0.limitProcessors(of: request.name, percent: request.cpuLimitPercent)
+        }
+      }
     } catch {
       let tail = consoleTail(record.name)
       await discard(record.name)
@@ -180,7 +189,7 @@ extension ForkService {
       generationID: record.generationID,
       agentSocketPath: configuration.agentSocketPath(record.name),
       consoleLogPath: configuration.consoleLogPath(record.name),
-      environment: environment, cpuLimitPercent: record.cpuLimitPercent)
+      environment: environment)
   }
 
   /// Connects to the VM's agent port and listens.

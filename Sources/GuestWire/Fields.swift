@@ -115,6 +115,12 @@ package struct FieldReader {
     return text
   }
 
+  package mutating func nonEmptyText(_ field: String) throws(GuestWireError) -> String {
+    let text = try text(field)
+    guard !text.isEmpty else { throw .unknownValue(field: field, value: 0) }
+    return text
+  }
+
   package mutating func list(_ field: String) throws(GuestWireError) -> [String] {
     let count = Int(try number(field, as: UInt32.self))
     guard count <= FieldLimit.listCount else {

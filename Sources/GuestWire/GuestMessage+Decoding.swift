@@ -54,6 +54,10 @@ extension GuestMessage {
     case .requestTicket:
       .requestTicket(
         clones: try reader.number("clones"), hierarchical: try reader.flag("hierarchical"))
+    case .requestTicketOn:
+      .requestTicket(
+        clones: try reader.number("clones"), hierarchical: try reader.flag("hierarchical"),
+        host: try reader.nonEmptyText("host"))
     case .clone: .clone(ticket: try reader.text("ticket"))
     case .kill: .kill(ticket: try reader.text("ticket"))
     case .cloneName:

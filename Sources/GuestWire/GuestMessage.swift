@@ -21,7 +21,8 @@ public enum GuestMessage: Equatable, Sendable {
   case networkTaken(reason: String?)
 
   // guest → host: requests of guest processes
-  case requestTicket(clones: UInt32, hierarchical: Bool)
+  /// `host`: the name of the host where the clones are to be; empty: wherever there is room.
+  case requestTicket(clones: UInt32, hierarchical: Bool, host: String = "")
   case clone(ticket: String)
   case checkpoint
   case createClones(snapshot: String, ticket: String)
@@ -78,6 +79,8 @@ public enum GuestMessage: Equatable, Sendable {
   public static let runInitialWindow = 64 << 10
   /// Commands in clones that the processes of one guest may have at once.
   public static let runLimit = 128
+  /// What a name may have at most, bytes.
+  public static let nameLimit = FieldLimit.name
   /// What a clone may send home with `exit`, bytes.
   public static let resultLimit = FieldLimit.result
 }

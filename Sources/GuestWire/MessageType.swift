@@ -34,6 +34,8 @@ public enum MessageType: UInt8, CaseIterable, Sendable {
   case kill = 86
   case cancel = 87
   case cloneName = 88
+  /// `requestTicket` with a host: a number of its own, for daemons that know only 80.
+  case requestTicketOn = 89
   case execStarted = 96
   case execOutput = 97
   case execExited = 98

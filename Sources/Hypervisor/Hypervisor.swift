@@ -55,6 +55,10 @@ public protocol Hypervisor: AnyObject, Sendable {
   /// Lets a machine that stands still run (a parent whose daemon died in mid-freeze). No error if it runs.
   func resume(_ name: String) throws(HypervisorError)
 
+  /// Limits each virtual CPU to `percent` of a processor, 1 to 100, for as long as the machine lives, whoever lives beside
+  /// it. Throws `.unavailable` where the kernel can not.
+  func limitProcessors(of name: String, percent: Int) throws(HypervisorError)
+
   /// Asks the guest to power off by ACPI. Does not wait.
   func requestShutdown(_ name: String) throws(HypervisorError)
   /// Ends it at once. Not an error if it does not exist. On return no domain, process or file of it is left.
@@ -99,14 +103,12 @@ public struct MachineSpec: Sendable, Codable {
   public var consoleLogPath: String
   /// Environment of the QEMU process, e.g. LD_PRELOAD of the RAM shim and its token.
   public var environment: [String: String]
-  /// 0: none.
-  public var cpuLimitPercent: Int
 
   public init(
     name: String, uuid: String, role: Role, memoryBytes: UInt64, vcpus: Int, kernelPath: String? = nil,
     initrdPath: String? = nil, kernelCommandLine: String = "", disks: [MachineDisk] = [],
     network: MachineNetwork? = nil, generationID: String, agentSocketPath: String, consoleLogPath: String,
-    environment: [String: String] = [:], cpuLimitPercent: Int = 0
+    environment: [String: String] = [:]
   ) {
     self.name = name
     self.uuid = uuid
@@ -122,7 +124,6 @@ public struct MachineSpec: Sendable, Codable {
     self.agentSocketPath = agentSocketPath
     self.consoleLogPath = consoleLogPath
     self.environment = environment
-    self.cpuLimitPercent = cpuLimitPercent
   }
 }
 

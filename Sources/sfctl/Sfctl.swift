@@ -13,13 +13,14 @@ struct Sfctl: AsyncParsableCommand {
       EXAMPLE: sfctl vm start dev && sfctl fork dev -n 8
 
       A daemon (sfd) is started on this machine when none answers. Exit status: 0 done; 1 it failed; 2 the \
-      command line is wrong; 3 no such VM, ticket or snapshot; 4 refused; for exec and mpirun, the command's own.
+      command line is wrong; 3 no such VM, ticket or snapshot; 4 refused; for exec, mpirun
+      and offload, the command's own.
       SNOWFORK_RUN (/run/snowfork) and SNOWFORK_STATE (/var/lib/snowfork) say where the daemon keeps its things.
       """,
     version: snowforkVersion,
     subcommands: [
       VMCommand.self, ForkCommand.self, SnapshotCommand.self, CloneCommand.self, PSCommand.self,
-      ExecCommand.self, MPIRunCommand.self, JoinCommand.self, KillCommand.self, TicketCommand.self,
+      ExecCommand.self, MPIRunCommand.self, OffloadCommand.self, JoinCommand.self, KillCommand.self, TicketCommand.self,
       StatsCommand.self,
       TopCommand.self, ReportCommand.self, HostCommand.self, LabCommand.self, ImageCommand.self,
       DaemonCommand.self, DoctorCommand.self,

@@ -13,7 +13,7 @@ import Testing
     #include <string.h>
     int main(int count, char **arguments) {
       if (!strcmp(arguments[1], "ticket")) {
-        sf_ticket ticket = sf_request_ticket(2, 0);
+        sf_ticket ticket = sf_request_ticket_on(2, 0, "h2");
         FILE *note = fopen("/root/note", "w");
         fprintf(note, "%d %s %d\\n", ticket.granted, ticket.id, ticket.error);
         return fclose(note);
@@ -47,13 +47,13 @@ import Testing
 
     try machine.send(.exec(.init(id: 801, arguments: ["/root/try", "clone"])), request: 801)
     let granting = try machine.wait("requestTicket") {
-      if case .requestTicket(3, true) = $0 { true } else { nil }
+      if case .requestTicket(3, true, "") = $0 { true } else { nil }
     }.request
     try machine.send(.ticketGranted(ticket: "ticket-1", granted: 2), request: granting)
     let forking = try machine.wait("clone") { if case .clone("ticket-1") = $0 { true } else { nil } }.request
     try machine.send(.exec(.init(id: 802, arguments: ["/root/try", "ticket"])), request: 802)
     let asking = try machine.wait("requestTicket") {
-      if case .requestTicket(2, false) = $0 { true } else { nil }
+      if case .requestTicket(2, false, "h2") = $0 { true } else { nil }
     }.request
     try machine.prepare()
     let state = try machine.snapshot()
@@ -97,7 +97,7 @@ import Testing
     try machine.reconnect()
     try machine.send(.hello(.init(session: 2, epoch: machine.epoch, hostTimeNanoseconds: 0)))
     let again = try machine.wait("requestTicket again") {
-      if case .requestTicket(2, false) = $0 { true } else { nil }
+      if case .requestTicket(2, false, "h2") = $0 { true } else { nil }
     }
     #expect(again.request == asking)
     try machine.send(.ticketGranted(ticket: "ticket-2", granted: 1), request: asking)

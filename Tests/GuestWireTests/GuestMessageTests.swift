@@ -12,7 +12,8 @@ import Testing
     .prepared(reason: "no /dev/kmsg", noteAddress: 0, noteBytes: 0),
     .identityTaken(.init(reason: nil, microseconds: 12)),
     .identityTaken(.init(reason: "no reseed", microseconds: 3_000_000)),
-    .requestTicket(clones: 8, hierarchical: true), .clone(ticket: "t"), .checkpoint,
+    .requestTicket(clones: 8, hierarchical: true),
+    .requestTicket(clones: 8, hierarchical: false, host: "h2"), .clone(ticket: "t"), .checkpoint,
     .createClones(snapshot: "s", ticket: "t"), .exit(vmid: 3, status: -7, result: [1, 2, 3]),
     .join(ticket: "t", timeoutMilliseconds: -1), .kill(ticket: "t"), .cancel,
     .cloneName(ticket: "t", vmid: 3), .cloneNamed(name: "dev.3"),
@@ -85,6 +86,9 @@ import Testing
     #expect(throws: GuestWireError.notUTF8(field: "ticket")) { try decode(.kill, [1, 0, 0, 0, 0xFF]) }
     #expect(throws: GuestWireError.unknownValue(field: "hierarchical", value: 2)) {
       try decode(.requestTicket, [1, 0, 0, 0, 2])
+    }
+    #expect(throws: GuestWireError.unknownValue(field: "host", value: 0)) {
+      try decode(.requestTicketOn, [1, 0, 0, 0, 1, 0, 0, 0, 0])
     }
     #expect(throws: GuestWireError.unknownValue(field: "stream", value: 3)) {
       try decode(.execOutput, [1, 0, 0, 0, 3, 0, 0, 0, 0])

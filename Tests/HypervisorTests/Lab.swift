@@ -50,13 +50,12 @@ final class Lab: Sendable {
   }
 
   /// With two virtual CPUs and a disk, so that a slot has their state to load as well.
-  func spec(_ name: String, _ role: MachineSpec.Role, cpuLimitPercent: Int = 0) -> MachineSpec {
+  func spec(_ name: String, _ role: MachineSpec.Role) -> MachineSpec {
     MachineSpec(
       name: name, uuid: Self.randomUUID(), role: role, memoryBytes: TinyGuest.memoryBytes, vcpus: 2,
       kernelPath: "\(Self.directory)/guest", disks: [.init(path: diskPath, format: .raw, isReadOnly: true)],
       generationID: Self.randomUUID(),
-      agentSocketPath: agentSocketPath(name), consoleLogPath: consolePath(name),
-      cpuLimitPercent: cpuLimitPercent)
+      agentSocketPath: agentSocketPath(name), consoleLogPath: consolePath(name))
   }
 
   func agentSocketPath(_ name: String) -> String { "\(Self.directory)/\(name).agent" }

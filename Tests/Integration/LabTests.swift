@@ -30,6 +30,19 @@ struct LabTests {
     #expect(try host.vms().map(\.name) == ["dev"])
   }
 
+  @Test("A program names the host of its clones")
+  func named() throws {
+    let program = try host.start(["exec", "dev", "--", "sf-wait", "3", "h2"])
+    #expect(eventually { program.outputSoFar.contains("cloned") })
+    let clones = try host.vms().filter { $0.role == "clone" }
+    #expect(clones.map(\.host) == ["h2", "h2", "h2"])
+    for clone in clones { try host.inside(clone.name, "touch", "/tmp/go") }
+    let outcome = try program.wait()
+    #expect(outcome.lines.suffix(3) == (1...3).map { "\($0) exited \($0 * 10) went" }, "\(outcome.error)")
+    let nowhere = try host.start(["exec", "dev", "--", "sf-wait", "1", "h9"]).wait()
+    #expect(nowhere.lines == ["sf_request_ticket_on: No such file or directory"])
+  }
+
   @Test("6 clones on 3 hosts see the fork point while the parent overwrites all of it", arguments: [0, 20])
   func pattern(lossPercent: Int) throws {
     _ = try host.sfctl("lab", "loss", "\(lossPercent)")

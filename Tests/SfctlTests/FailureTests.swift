@@ -49,7 +49,8 @@ import Testing
     ("vm", "start a --memory 5", "the value '5' is invalid for '--memory <memory>'"),
     ("vm", "start a --memory 99999999999G", "the value '99999999999G' is invalid for '--memory <memory>'"),
     ("vm", "start a --vcpus 0", "--vcpus takes 1 to 255"),
-    ("vm", "start a --cpu-limit 0", "--cpu-limit takes 1 to 25600 percent (100 is one CPU)"),
+    ("vm", "start a --cpu-limit 0", "--cpu-limit takes 1 to 100 percent"),
+    ("vm", "start a --cpu-limit 101", "--cpu-limit takes 1 to 100 percent"),
     ("", "ps --jsn", "unknown option '--jsn'. Did you mean '--json'"),
     ("", "join t1 --timeout 0", "--timeout takes a number of seconds over 0"),
   ])

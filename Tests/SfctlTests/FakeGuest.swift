@@ -12,11 +12,13 @@ struct FakeGuest {
     guard case .start(let start) = try await messages.next()?.kind else {
       throw RPCError(code: .invalidArgument, message: "the first message is no start.")
     }
-    guard start.name == "dev" else {
+    guard start.name == "dev" || start.name == "old" else {
       throw RPCError(
         code: .notFound, message: "cannot run a command in \(start.name): no such VM. Try “sfctl ps”.")
     }
     switch start.arguments[0] {
+    case "cat" where start.arguments.count > 1:
+      try await FakeOffload(response).serve(start, &messages)
     case "cat":
       while let message = try await messages.next(), message.kind != .stdinClosed(true) {
         if case .stdin(let bytes) = message.kind { try await response.write(.with { $0.stdout = bytes }) }
@@ -45,6 +47,8 @@ struct FakeGuest {
         if case .signal(let number) = message.kind { return try await end(128 + number) }
       }
       try await end(9)
+    case "/usr/bin/sf-offload", "rm":
+      try await FakeOffload(response).serve(start, &messages)
     case "vanish":
       break
     default:

@@ -23,7 +23,7 @@ import Testing
   @Test func clone() async throws { try await expect(["clone", "warm", "-n", "1"], prints: Self.forked) }
 
   private static let dev =
-    #"{"created_unix":1700000000,"host":"h1","image":"mini","ip":"","mac":"","memory_bytes":268435456,"#
+    #"{"cpu_limit_percent":20,"created_unix":1700000000,"host":"h1","image":"mini","ip":"","mac":"","memory_bytes":268435456,"#
     + #""name":"dev","pid":4711,"present_bytes":134217728,"private_bytes":133169152,"reason":"","#
     + #""role":"parent","snapshot":"","state":"running","ticket":"","vcpus":1,"vmid":0}"#
 
@@ -31,7 +31,7 @@ import Testing
 
   @Test func psOfAll() async throws {
     let lost =
-      #"{"created_unix":0,"host":"h1","image":"","ip":"10.0.0.2","mac":"52:54:00:00:00:02","#
+      #"{"cpu_limit_percent":0,"created_unix":0,"host":"h1","image":"","ip":"10.0.0.2","mac":"52:54:00:00:00:02","#
       + #""memory_bytes":268435456,"name":"dev.2","pid":0,"present_bytes":0,"private_bytes":0,"#
       + #""reason":"its QEMU ended","role":"clone","snapshot":"s1","state":"lost","ticket":"t1","#
       + #""vcpus":0,"vmid":2}"#

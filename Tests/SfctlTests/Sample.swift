@@ -15,6 +15,7 @@ enum Sample {
     $0.vcpus = 1
     $0.image = "mini"
     $0.createdUnix = 1_700_000_000
+    $0.cpuLimitPercent = 20
   }
 
   static let ended = Snowfork_V1_VM.with {

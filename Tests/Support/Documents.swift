@@ -38,6 +38,7 @@ public struct VMDocument: Decodable, Sendable {
   public var memoryBytes: Int
   public var presentBytes: Int
   public var privateBytes: Int
+  public var cpuLimitPercent: Int
   public var ip: String
   public var mac: String
   public var reason: String

@@ -184,6 +184,12 @@ final class Agent {
       guard request.number > 0 else { return client.fail(EINVAL, "a ticket is for at least one clone") }
       requests.ask(
         .requestTicket(clones: UInt32(request.number), hierarchical: request.flag != 0), for: client)
+    case SF_AGENT_REQUEST_TICKET_ON:
+      guard request.number > 0 else { return client.fail(EINVAL, "a ticket is for at least one clone") }
+      guard let host = hostName(result) else { return client.fail(ENOENT, "there is no host of this name") }
+      requests.ask(
+        .requestTicket(clones: UInt32(request.number), hierarchical: request.flag != 0, host: host),
+        for: client)
     case SF_AGENT_CLONE:
       requests.ask(.clone(ticket: ticket), for: client)
     case SF_AGENT_CHECKPOINT:

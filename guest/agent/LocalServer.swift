@@ -1,5 +1,6 @@
 import CGuest
 import Glibc
+import GuestWire
 
 /// The socket on which the guest's processes ask; its protocol is agent_protocol.h.
 final class LocalServer {
@@ -179,4 +180,10 @@ func copyText<Array>(_ text: String, to array: inout Array) {
     bytes.copyBytes(from: cut)
     bytes[cut.count] = 0
   }
+}
+
+/// A host's name as a process sends it: nil for what no host can be called, which the frames would not carry.
+func hostName(_ bytes: [UInt8]) -> String? {
+  let name = String(decoding: bytes, as: UTF8.self)
+  return !bytes.isEmpty && bytes.count <= GuestMessage.nameLimit && name.utf8.elementsEqual(bytes) ? name : nil
 }

@@ -43,6 +43,7 @@ enum {
   SF_AGENT_RUN_INPUT = 10,     /* result_length bytes behind, at most 64 KiB; none: the end of the input */
   SF_AGENT_RUN_SIGNAL = 11,    /* number */
   SF_AGENT_CLONE_NAME = 12,    /* ticket, vmid → message: the name of its VM, once that runs */
+  SF_AGENT_REQUEST_TICKET_ON = 13, /* as SF_AGENT_REQUEST_TICKET; behind: the host's name, without a NUL */
 };
 
 /* Answers. */

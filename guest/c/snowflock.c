@@ -23,17 +23,22 @@ static int ask(struct sf_agent_request *request, struct sf_agent_answer *answer)
   return sf_agent_ask(request, NULL, answer, NULL, NULL);
 }
 
-PUBLIC sf_ticket sf_request_ticket(int n, int hierarchical) {
+PUBLIC sf_ticket sf_request_ticket_on(int n, int hierarchical, const char *host) {
   sf_ticket ticket = {0};
-  struct sf_agent_request request = {
-      .type = SF_AGENT_REQUEST_TICKET, .number = n, .flag = hierarchical != 0};
+  size_t length = host ? strnlen(host, SF_AGENT_RESULT_MAX) : 0;
+  struct sf_agent_request request = {.type = length ? SF_AGENT_REQUEST_TICKET_ON : SF_AGENT_REQUEST_TICKET,
+                                     .number = n,
+                                     .flag = hierarchical != 0,
+                                     .result_length = (uint32_t)length};
   struct sf_agent_answer answer;
-  ticket.error = ask(&request, &answer);
+  ticket.error = sf_agent_ask(&request, host, &answer, NULL, NULL);
   if (ticket.error) return ticket;
   copy_id(ticket.id, answer.id);
   ticket.granted = (int)answer.count;
   return ticket;
 }
+
+PUBLIC sf_ticket sf_request_ticket(int n, int hierarchical) { return sf_request_ticket_on(n, hierarchical, NULL); }
 
 PUBLIC int sf_clone(sf_ticket ticket) {
   if (ticket.error) return ticket.error;

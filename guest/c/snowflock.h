@@ -48,6 +48,10 @@ typedef struct {
 /* Asks for n clones. With `hierarchical`, each clone VM counts for as many as it has virtual CPUs: one process each. */
 sf_ticket sf_request_ticket(int n, int hierarchical);
 
+/* The same, with all clones on the host of that name (`sfctl host ls`); NULL or "": wherever there is room. -ENOENT:
+ * there is no such host. -EAGAIN: it does not answer, or has no room. */
+sf_ticket sf_request_ticket_on(int n, int hierarchical, const char *host);
+
 /* Forks the VM. 0 in the parent; 1 to `granted` in the clones, each of which has its own name, address, clock and
  * random numbers by then. Whoever reads the parent's output (`sfctl exec`) does not see a clone's: what is to be
  * seen at home is sent there with sf_exit_with. In a clone only the calling process goes on from here; the others run

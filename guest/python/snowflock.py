@@ -17,6 +17,7 @@ _VERSION = 1
 _REQUEST = _struct.Struct("<IHHiiIIq40s40s")
 _ANSWER = _struct.Struct("<IHHiIIiiI40s160s")
 _REQUEST_TICKET, _CLONE, _CHECKPOINT, _CREATE_CLONES, _EXIT, _JOIN, _KILL, _CLAIM = range(1, 9)
+_REQUEST_TICKET_ON = 13
 _ANSWER_LAST, _ANSWER_STATUS = 100, 101
 
 RESULT_MAX = 1 << 20
@@ -157,9 +158,10 @@ def _pin(cpu):
         pass
 
 
-def sf_request_ticket(n, hierarchical=False):
-    """Asks for n clones; the ticket says how many are granted."""
-    _, answer = _ask(_REQUEST_TICKET, number=n, flag=int(bool(hierarchical)))
+def sf_request_ticket(n, hierarchical=False, host=None):
+    """Asks for n clones, on `host` if one is named; the ticket says how many are granted."""
+    type = _REQUEST_TICKET_ON if host else _REQUEST_TICKET
+    _, answer = _ask(type, number=n, flag=int(bool(hierarchical)), result=(host or "").encode())
     return Ticket(answer.id, answer.count)
 
 

@@ -34,6 +34,7 @@ extension ForkService.VMView {
       $0.createdUnix = record.createdUnix
       $0.ip = record.network?.address.map { "\($0)" } ?? ""
       $0.mac = record.network?.mac.map { "\($0)" } ?? ""
+      $0.cpuLimitPercent = UInt32(record.cpuLimitPercent)
     }
   }
 }

@@ -81,11 +81,11 @@ public struct Doctor {
   }
 
   private static func processorLimit() -> Finding {
-    CPULimit(machine: "").isSupported
-      ? Finding(id: "cpu-limit", status: .ok, detail: "The kernel can limit a machine's processor time.")
-      : Finding(
-        id: "cpu-limit", status: .warning,
-        detail: "The kernel's CPU controller is not mounted: --cpu-limit is refused.",
-        remedy: "Mount cgroup2 on /sys/fs/cgroup.")
+    guard let obstacle = CPULimit.obstacle() else {
+      return Finding(id: "cpu-limit", status: .ok, detail: "Virtual CPUs can be limited (--cpu-limit).")
+    }
+    return Finding(
+      id: "cpu-limit", status: .warning, detail: "vm start --cpu-limit fails: \(obstacle).",
+      remedy: "Mount cgroup2 on /sys/fs/cgroup, with the CPU controller, and run sfd as root.")
   }
 }

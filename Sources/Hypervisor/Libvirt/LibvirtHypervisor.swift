@@ -16,7 +16,7 @@ public final class LibvirtHypervisor: Hypervisor {
   let connection: LibvirtConnection
   /// Machines that have ended and that libvirt has not let go of yet: their names are not free.
   private let ending = MachineNames()
-  private let runDirectory: String
+  let runDirectory: String
   private let logDirectory: String
 
   /// The URI of the embedded driver with its files below `root`, an absolute path.
@@ -38,6 +38,7 @@ public final class LibvirtHypervisor: Hypervisor {
     self.accelerator = accelerator
     runDirectory = root.map { "\($0.path)/run/qemu" } ?? "/run/libvirt/qemu"
     logDirectory = root.map { "\($0.path)/log/qemu" } ?? "/var/log/libvirt/qemu"
+    CPULimit.removeLeftovers(owner: runDirectory)
     if root != nil { try OrphanReaper.start() }
     connection = try LibvirtConnection(uri: uri, log: root.map { "\($0.path)/log/libvirt.log" })
     var version: UInt = 0
@@ -90,9 +91,6 @@ public final class LibvirtHypervisor: Hypervisor {
         let error: HypervisorError = .last(operation, machine: spec.name)
         throw error
       }
-      if spec.cpuLimitPercent > 0 {
-        try CPULimit(machine: spec.name).apply(percent: spec.cpuLimitPercent, pid: processID(of: spec.name))
-      }
     } catch {
       try? destroy(spec.name)
       throw error
@@ -122,7 +120,7 @@ public final class LibvirtHypervisor: Hypervisor {
   public func destroy(_ name: String) throws(HypervisorError) {
     defer {
       removeLog(of: name)
-      CPULimit(machine: name).remove()
+      cpuLimit(of: name).remove()
     }
     guard connection.has(name) else { return }
     connection.destroyed.insert(name)
@@ -132,10 +130,11 @@ public final class LibvirtHypervisor: Hypervisor {
     }
     // Its QEMU was started by a process that has died, and is process 1's to collect: libvirt waits for that, seconds
     // or more, but the machine has ended now.
-    let (connection, ending) = (connection, ending)
+    let (connection, ending, limit) = (connection, ending, cpuLimit(of: name))
     ending.insert(name)
     try? NamedThread("vm-destroy") {
       while connection.destroy(name, seconds: 30) != nil {}
+      limit.remove()
       ending.remove(name)
     }.detach()
   }

@@ -577,6 +577,12 @@ public nonisolated struct Snowfork_V1_VM: @unchecked Sendable {
     set {_uniqueStorage()._createdUnix = newValue}
   }
 
+  /// of a processor, for each virtual CPU; 0: none
+  public var cpuLimitPercent: UInt32 {
+    get {_storage._cpuLimitPercent}
+    set {_uniqueStorage()._cpuLimitPercent = newValue}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -2157,7 +2163,7 @@ nonisolated extension Snowfork_V1_CloneSnapshotRequest: SwiftProtobuf.Message, S
 
 nonisolated extension Snowfork_V1_VM: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".VM"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}role\0\u{1}vmid\0\u{1}ticket\0\u{1}snapshot\0\u{1}host\0\u{1}state\0\u{1}pid\0\u{3}memory_bytes\0\u{3}present_bytes\0\u{3}private_bytes\0\u{1}ip\0\u{1}mac\0\u{1}reason\0\u{1}vcpus\0\u{1}image\0\u{3}created_unix\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}role\0\u{1}vmid\0\u{1}ticket\0\u{1}snapshot\0\u{1}host\0\u{1}state\0\u{1}pid\0\u{3}memory_bytes\0\u{3}present_bytes\0\u{3}private_bytes\0\u{1}ip\0\u{1}mac\0\u{1}reason\0\u{1}vcpus\0\u{1}image\0\u{3}created_unix\0\u{3}cpu_limit_percent\0")
 
   fileprivate class _StorageClass {
     var _name: String = String()
@@ -2177,6 +2183,7 @@ nonisolated extension Snowfork_V1_VM: SwiftProtobuf.Message, SwiftProtobuf._Mess
     var _vcpus: UInt32 = 0
     var _image: String = String()
     var _createdUnix: Int64 = 0
+    var _cpuLimitPercent: UInt32 = 0
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -2204,6 +2211,7 @@ nonisolated extension Snowfork_V1_VM: SwiftProtobuf.Message, SwiftProtobuf._Mess
       _vcpus = source._vcpus
       _image = source._image
       _createdUnix = source._createdUnix
+      _cpuLimitPercent = source._cpuLimitPercent
     }
   }
 
@@ -2239,6 +2247,7 @@ nonisolated extension Snowfork_V1_VM: SwiftProtobuf.Message, SwiftProtobuf._Mess
         case 15: try { try decoder.decodeSingularUInt32Field(value: &_storage._vcpus) }()
         case 16: try { try decoder.decodeSingularStringField(value: &_storage._image) }()
         case 17: try { try decoder.decodeSingularInt64Field(value: &_storage._createdUnix) }()
+        case 18: try { try decoder.decodeSingularUInt32Field(value: &_storage._cpuLimitPercent) }()
         default: break
         }
       }
@@ -2298,6 +2307,9 @@ nonisolated extension Snowfork_V1_VM: SwiftProtobuf.Message, SwiftProtobuf._Mess
       if _storage._createdUnix != 0 {
         try visitor.visitSingularInt64Field(value: _storage._createdUnix, fieldNumber: 17)
       }
+      if _storage._cpuLimitPercent != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._cpuLimitPercent, fieldNumber: 18)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -2324,6 +2336,7 @@ nonisolated extension Snowfork_V1_VM: SwiftProtobuf.Message, SwiftProtobuf._Mess
         if _storage._vcpus != rhs_storage._vcpus {return false}
         if _storage._image != rhs_storage._image {return false}
         if _storage._createdUnix != rhs_storage._createdUnix {return false}
+        if _storage._cpuLimitPercent != rhs_storage._cpuLimitPercent {return false}
         return true
       }
       if !storagesAreEqual {return false}

@@ -9,7 +9,7 @@ struct LabCommand: AsyncParsableCommand {
     discussion: "EXAMPLE: sfctl lab up --hosts 4 && sfctl vm start dev && sfctl fork dev -n 8",
     subcommands: [
       LabUpCommand.self, LabListCommand.self, LabExecCommand.self, LabLossCommand.self, LabCutCommand.self,
-      LabMendCommand.self, LabDownCommand.self,
+      LabMendCommand.self, LabDownCommand.self, LabRelayCommand.self,
     ])
 
   static var paths: RuntimePaths { RuntimePaths.fromEnvironment() }
@@ -25,10 +25,15 @@ struct LabCommand: AsyncParsableCommand {
 struct LabUpCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "up", abstract: "Make hosts h1 … hN on this machine; until lab down sfctl talks to h1.",
-    discussion: "EXAMPLE: sfctl lab up --hosts 8 --loss 1")
+    discussion: "EXAMPLE: sfctl lab up --hosts 2 --link wifi")
 
   @Option(help: "How many hosts, 1 to 32.") var hosts: Int
   @Option(help: "Share of the datagrams that is lost on the way to each host, in percent.") var loss = 0
+  @Option(
+    help: ArgumentHelp(
+      "The link of h1, or of a HOST: 3g, wifi (rate and delay of the paper), lan (no limit). May be given again.",
+      valueName: "[HOST=]LINK"))
+  var link: [LinkArgument] = []
 
   func validate() throws {
     guard (1...32).contains(hosts) else { throw ValidationError("--hosts takes 1 to 32.") }
@@ -45,12 +50,13 @@ struct LabUpCommand: AsyncParsableCommand {
         "cannot make a lab: one with \(lab.hosts.count) hosts is up. Take it down with sfctl lab down.",
         .refused)
     }
-    let lab = Lab(hosts: hosts, paths)
+    let lab = try Lab(hosts: hosts, links: link, paths)
     do {
       try lab.save(paths)
       lab.removeNetwork()
       try lab.makeDirectories(paths)
       try lab.makeNetwork()
+      try await lab.startRelays(paths)
       try await ProgressLine.during("starting \(hosts) hosts") { line in
         try await lab.enrol(paths) { done in
           await line.update(
@@ -82,7 +88,7 @@ struct LabDownCommand: AsyncParsableCommand {
   }
 
   static func takeDown(_ lab: Lab, _ paths: RuntimePaths) async {
-    await lab.endDaemons(paths)
+    await lab.endProcesses(paths)
     lab.removeNetwork()
     Lab.remove(paths)
   }
@@ -168,9 +174,10 @@ struct LabListCommand: AsyncParsableCommand {
 
   func run() async throws {
     let lab = try LabCommand.current()
-    var table = Table("HOST", "ADDRESS", "NAMESPACE", "SNOWFORK_RUN")
+    var table = Table("HOST", "ADDRESS", "LINK", "NAMESPACE", "SNOWFORK_RUN")
     for host in lab.hosts {
-      table.add(host.name, host.address, host.namespace, lab.paths(of: host, LabCommand.paths).run)
+      table.add(
+        host.name, host.address, host.link.text, host.namespace, lab.paths(of: host, LabCommand.paths).run)
     }
     try output.show(lab, text: table.text)
   }

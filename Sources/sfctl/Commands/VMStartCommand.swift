@@ -18,7 +18,8 @@ struct VMStartCommand: AsyncParsableCommand {
   var disk: [DiskArgument] = []
   @OptionGroup var network: NetworkOptions
   @Option(help: "The host to run on.") var host: String?
-  @Option(help: "The most of one host CPU that it may use, in percent.") var cpuLimit: UInt32?
+  @Option(help: "What each virtual CPU may use of a processor once it has booted, 1 to 100 percent.")
+  var cpuLimit: UInt32?
   @Flag(
     help:
       "Clones fetch also pages that were free in the guest at the fork, or that a device overwrites whole.")
@@ -36,8 +37,8 @@ struct VMStartCommand: AsyncParsableCommand {
       throw ValidationError("--no-agent takes no network options: its clones would all keep its address.")
     }
     guard (1...255).contains(vcpus) else { throw ValidationError("--vcpus takes 1 to 255.") }
-    if let cpuLimit, cpuLimit == 0 || cpuLimit > 25_600 {
-      throw ValidationError("--cpu-limit takes 1 to 25600 percent (100 is one CPU).")
+    if let cpuLimit, !(1...100).contains(cpuLimit) {
+      throw ValidationError("--cpu-limit takes 1 to 100 percent.")
     }
   }
 

@@ -12,6 +12,11 @@ import Wire
 struct ExecSession: Sendable {
   private let input: StandardInput
   private let output = StandardOutput()
+  /// Where the command's standard output goes.
+  var outputStream = StandardOutput.Stream.output
+  /// What the daemon says on the command's standard error, and nobody else, where it could not be started: it is not
+  /// shown, and thrown as `NotStarted`. Nil: it is shown, and the status is as a shell's.
+  var notStartedPrefix: String?
   private let signals = ForwardedSignals()
 
   /// From here on signals are kept for the command.
@@ -31,9 +36,19 @@ struct ExecSession: Sendable {
         }
       },
       onResponse: { response in
+        var held: Data?
         for try await message in response.messages {
+          if let text = held, case .exitStatus = message.kind {
+            throw NotStarted(message: String(decoding: text, as: UTF8.self))
+          }
+          if let text = held {
+            try await output.write(text, to: .error)
+            held = nil
+          }
           switch message.kind {
-          case .stdout(let bytes): try await output.write(bytes, to: .output)
+          case .stdout(let bytes): try await output.write(bytes, to: outputStream)
+          case .stderr(let bytes) where notStartedPrefix.map { bytes.starts(with: Data($0.utf8)) } == true:
+            held = bytes
           case .stderr(let bytes): try await output.write(bytes, to: .error)
           case .exitStatus(let status): return status
           case nil: break  // a kind that a newer daemon sends
@@ -42,6 +57,9 @@ struct ExecSession: Sendable {
         throw Failure("the command's status did not come: the VM has ended meanwhile. Try “sfctl ps --all”.")
       })
   }
+
+  /// The daemon's words for why the guest could not start the command.
+  struct NotStarted: Error { var message: String }
 
   private func sendInput(_ writer: RPCWriter<Snowfork_V1_ExecInput>) async throws {
     while let bytes = try await input.next() {

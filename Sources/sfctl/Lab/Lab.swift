@@ -11,6 +11,7 @@ struct Lab: Codable {
     var name: String
     var namespace: String
     var address: String
+    var link: Link
   }
 
   var bridge: String
@@ -42,14 +43,21 @@ struct Lab: Codable {
   }
 
   /// A name for this lab's namespaces and addresses that another lab on the machine has not.
-  init(hosts count: Int, _ paths: RuntimePaths) {
+  init(hosts count: Int, links: [LinkArgument], _ paths: RuntimePaths) throws(Failure) {
     let number = paths.run.utf8.reduce(UInt32(2_166_136_261)) { ($0 ^ UInt32($1)) &* 16_777_619 } % 60_000
     let tag = String(number, radix: 36)
     bridge = "sf\(tag)-br"
     hosts = (1...count).map {
       Host(
         name: "h\($0)", namespace: "sf\(tag)-h\($0)",
-        address: "10.\(64 + number / 1000).\(number % 250).\($0)")
+        address: "10.\(64 + number / 1000).\(number % 250).\($0)", link: .lan)
+    }
+    for argument in links {
+      guard let index = hosts.firstIndex(where: { $0.name == argument.host }) else {
+        throw Failure(
+          "cannot make a lab: there is no host \(argument.host) for --link. They are h1 to h\(count).", .usage)
+      }
+      hosts[index].link = argument.link
     }
   }
 
@@ -62,16 +70,25 @@ struct Lab: Codable {
 
   // MARK: the network
 
+  /// The host's end at the bridge.
+  func port(of host: Host) -> String { "p\(hosts.firstIndex { $0.name == host.name } ?? 0)" }
+
   func makeNetwork() throws {
     try ip("netns", "add", bridge)
     try ip("-n", bridge, "link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
     try ip("-n", bridge, "link", "set", "br0", "up")
-    for (index, host) in hosts.enumerated() {
+    for host in hosts {
+      let port = port(of: host)
       try ip("netns", "add", host.namespace)
-      try ip(
-        "-n", bridge, "link", "add", "p\(index)", "type", "veth", "peer", "name", "eth0", "netns",
-        host.namespace)
-      try ip("-n", bridge, "link", "set", "p\(index)", "master", "br0", "up")
+      if host.link.isLimited {
+        // The ends of its relay, which opens them.
+        try ip("-n", bridge, "tuntap", "add", "mode", "tap", "name", port)
+        try ip("-n", host.namespace, "tuntap", "add", "mode", "tap", "name", "eth0")
+      } else {
+        try ip(
+          "-n", bridge, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", host.namespace)
+      }
+      try ip("-n", bridge, "link", "set", port, "master", "br0", "up")
       try ip("-n", host.namespace, "link", "set", "lo", "up")
       try ip("-n", host.namespace, "link", "set", "eth0", "up")
       try ip("-n", host.namespace, "address", "add", "\(host.address)/24", "dev", "eth0")
@@ -102,40 +119,12 @@ struct Lab: Codable {
   }
 
   func setConnected(_ isConnected: Bool, host: Host) throws {
-    let index = hosts.firstIndex { $0.name == host.name } ?? 0
-    try ip("-n", bridge, "link", "set", "p\(index)", isConnected ? "up" : "down")
+    try ip("-n", bridge, "link", "set", port(of: host), isConnected ? "up" : "down")
   }
 
   private func inside(_ host: Host, _ arguments: String...) throws {
     try Tool.run("ip", ["netns", "exec", host.namespace] + arguments)
   }
 
-  private func ip(_ arguments: String...) throws { try Tool.run("ip", arguments) }
-}
-
-/// A program of the system, run to its end.
-enum Tool {
-  /// Throws what it said.
-  static func run(
-    _ program: String, _ arguments: [String], environment: [String: String] = [:]
-  ) throws(Failure) {
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-    process.arguments = [program] + arguments
-    process.environment = ProcessInfo.processInfo.environment
-      .merging(["PATH": "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/bin"]) { own, add in "\(own):\(add)" }
-      .merging(environment) { $1 }
-    let output = Pipe()
-    process.standardOutput = output
-    process.standardError = output
-    do { try process.run() } catch {
-      throw Failure("cannot run \(program): \(error). Run tools/setup.")
-    }
-    let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-    process.waitUntilExit()
-    guard process.terminationStatus == 0 else {
-      let said = text.split(separator: "\n").last.map(String.init) ?? "status \(process.terminationStatus)"
-      throw Failure("\(program) \(arguments.joined(separator: " ")): \(said).")
-    }
-  }
+  private func ip(_ arguments: String...) throws { try Tool.run("ip", arguments, seconds: 30) }
 }

@@ -4,7 +4,7 @@ import Wire
 
 /// The daemons of a lab's hosts.
 extension Lab {
-  private static var program: String {
+  static var program: String {
     (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? "sfctl"
   }
 
@@ -19,10 +19,12 @@ extension Lab {
     ]
   }
 
-  func sfctl(_ host: Host, _ arguments: [String], _ outer: RuntimePaths) throws(Failure) {
+  func sfctl(
+    _ host: Host, _ arguments: [String], _ outer: RuntimePaths, seconds: Int = 120
+  ) throws(Failure) {
     try Tool.run(
       "ip", ["netns", "exec", host.namespace, Self.program] + arguments,
-      environment: environment(of: host, outer))
+      environment: environment(of: host, outer), seconds: seconds)
   }
 
   /// Images are the outer ones.
@@ -73,35 +75,5 @@ extension Lab {
     try await Daemon.connected(paths(of: host, outer)) { client in
       try await client.listHosts(.init()).hosts.count { $0.state == "up" }
     }
-  }
-
-  /// Ends the daemons with all their VMs; what does not end in good order is killed.
-  func endDaemons(_ outer: RuntimePaths) async {
-    await withTaskGroup(of: Void.self) { group in
-      for host in hosts where FileManager.default.fileExists(atPath: paths(of: host, outer).daemonLock) {
-        group.addTask {
-          let own = paths(of: host, outer)
-          if (try? DaemonStarter(own).answers()) != true {
-            // Whoever is left of a daemon that died is ended by another one.
-            guard FileManager.default.fileExists(atPath: own.state + "/snowfork.db") else { return }
-          }
-          try? sfctl(host, ["daemon", "stop", "--destroy-vms"], outer)
-        }
-      }
-    }
-    for host in hosts { endProcesses(of: paths(of: host, outer)) }
-  }
-
-  /// Processes that name the host's directories; and what is mounted there.
-  private func endProcesses(of own: RuntimePaths) {
-    for entry in (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? [] {
-      guard let pid = Int32(entry), pid != getpid(),
-        let environment = FileManager.default.contents(atPath: "/proc/\(pid)/environ"),
-        environment.range(of: Data("SNOWFORK_RUN=\(own.run)\0".utf8)) != nil
-          || (try? readTextFile("/proc/\(pid)/cmdline"))?.contains(own.state + "/") == true
-      else { continue }
-      kill(pid, SIGKILL)
-    }
-    umount2(own.run + "/mem", 2)
   }
 }

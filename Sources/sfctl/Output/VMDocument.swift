@@ -19,6 +19,8 @@ struct VMDocument: Encodable {
   var vcpus: UInt32
   var image: String
   var createdUnix: Int64
+  /// Of a processor, for each virtual CPU; 0: none.
+  var cpuLimitPercent: UInt32
 
   init(_ vm: Snowfork_V1_VM) {
     name = vm.name
@@ -38,6 +40,7 @@ struct VMDocument: Encodable {
     vcpus = vm.vcpus
     image = vm.image
     createdUnix = vm.createdUnix
+    cpuLimitPercent = vm.cpuLimitPercent
   }
 }
 

@@ -61,6 +61,7 @@ def checkpoint():
 def errors():
     assert snowflock.vmid() == 0
     assert error_of(snowflock.request_ticket, 0) == errno.EINVAL
+    assert error_of(snowflock.request_ticket, 1, host="nowhere") == errno.ENOENT
     assert error_of(snowflock.clone, snowflock.Ticket("t-0000000000000000", 1)) == errno.ENOENT
     assert error_of(snowflock.cc_start, "block") == errno.ENOSYS
 

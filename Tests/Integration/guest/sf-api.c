@@ -98,6 +98,9 @@ static int errors(void) {
   EXPECT(sf_vmid() == 0);
   EXPECT(sf_request_ticket(0, 0).error == -EINVAL);
   EXPECT(sf_request_ticket(-3, 0).error == -EINVAL);
+  EXPECT(sf_request_ticket_on(0, 0, "nowhere").error == -EINVAL);
+  EXPECT(sf_request_ticket_on(1, 0, "nowhere").error == -ENOENT);
+  EXPECT(sf_request_ticket_on(1, 0, "\xff").error == -ENOENT);
   sf_ticket made_up;
   memset(&made_up, 0, sizeof made_up);
   strcpy(made_up.id, "t-0000000000000000");

@@ -1,12 +1,13 @@
-/* sf-wait CLONES: each clone ends with status VMID*10 once /tmp/go is there. Prints the ticket, "cloned", and what
- * sf_join says. */
+/* sf-wait CLONES [HOST]: each clone, on that host, ends with status VMID*10 once /tmp/go is there. Prints the ticket,
+ * "cloned", and what sf_join says. */
 #include "report.h"
 
 #include <unistd.h>
 
 int main(int argc, char **argv) {
-  if (argc != 2) return 99;
-  sf_ticket ticket = must_request(atoi(argv[1]), 0);
+  if (argc != 2 && argc != 3) return 99;
+  sf_ticket ticket = sf_request_ticket_on(atoi(argv[1]), 0, argv[2]);
+  must("sf_request_ticket_on", ticket.error);
   printf("%s\n", ticket.id);
   fflush(stdout);
   int me = must("sf_clone", sf_clone(ticket));
