@@ -78,6 +78,9 @@ let package = Package(
         "GuestMemory", "LinuxSystem", "CZstd", .product(name: "Crypto", package: "swift-crypto"),
       ], path: "Sources/CloneAugmenter/Replicator", sources: ["Checkpoint"], swiftSettings: strict),
 
+    // 6  the device's calls, at home or in a clone; the guest's program has it too
+    .target(name: "Controller", path: "Sources/CloneAugmenter/Controller", swiftSettings: strict),
+
     // what the phases stand on
     .target(
       name: "CloneDisk",
@@ -104,6 +107,7 @@ let package = Package(
     .systemLibrary(name: "CLibnl", pkgConfig: "libnl-3.0", providers: [.apt(["libnl-3-dev"])]),
     .systemLibrary(name: "CLibnftables", pkgConfig: "libnftables", providers: [.apt(["libnftables-dev"])]),
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+    .testTarget(name: "ControllerTests", dependencies: ["Controller"], swiftSettings: strict),
     .testTarget(name: "GuestWireTests", dependencies: ["GuestWire"], swiftSettings: strict),
     .testTarget(
       name: "DescriptorTests",
