@@ -70,6 +70,10 @@ let package = Package(
       name: "Memtap",
       dependencies: ["GuestKernel", "GuestMemory", "LinuxSystem", "Mcdist"], swiftSettings: strict),
 
+    // 6  the device and its clone: when a standby gets its next checkpoint
+    .target(
+      name: "ReplicationPolicy", path: "Sources/CloneAugmenter/Replicator/Policy", swiftSettings: strict),
+
     // what the phases stand on
     .target(
       name: "CloneDisk",
@@ -134,6 +138,7 @@ let package = Package(
     .target(
       name: "McdistSimulation", dependencies: ["Mcdist", "GuestMemory"], path: "Tests/McdistSimulation",
       swiftSettings: strict),
+    .testTarget(name: "ReplicationPolicyTests", dependencies: ["ReplicationPolicy"], swiftSettings: strict),
     .testTarget(name: "LinuxSystemTests", dependencies: ["LinuxSystem"], swiftSettings: strict),
     .testTarget(
       name: "MemtapTests",
