@@ -33,8 +33,9 @@ struct LabTests {
   @Test("A program names the host of its clones")
   func named() throws {
     let program = try host.start(["exec", "dev", "--", "sf-wait", "3", "h2"])
-    #expect(eventually { program.outputSoFar.contains("cloned") })
-    let clones = try host.vms().filter { $0.role == "clone" }
+    func clones() throws -> [VMDocument] { try host.vms().filter { $0.role == "clone" } }
+    #expect(try eventually { try clones().count { $0.state == "running" } == 3 })
+    let clones = try clones()
     #expect(clones.map(\.host) == ["h2", "h2", "h2"])
     for clone in clones { try host.inside(clone.name, "touch", "/tmp/go") }
     let outcome = try program.wait()
