@@ -77,7 +77,8 @@ struct ReplicasAPI: Snowfork_V1_Replicas.SimpleServiceProtocol {
     do {
       return try await body()
     } catch let error as RPCError {
-      throw error
+      // Another host's: what came with it belongs to that answer.
+      throw RPCError(code: error.code, message: error.message)
     } catch {
       let error = ForkError.wrap(what, error)
       throw RPCError(code: error.status, message: error.message)

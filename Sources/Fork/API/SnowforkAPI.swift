@@ -264,7 +264,8 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
     do {
       return try await body()
     } catch let error as RPCError {
-      throw error
+      // Another host's: the headers that came with it would break this answer.
+      throw RPCError(code: error.code, message: error.message)
     } catch let error as GuestError {
       throw RPCError(code: .unknown, message: "\(what): \(error).")
     } catch {
