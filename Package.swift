@@ -170,7 +170,8 @@ let package = Package(
     .executableTarget(
       name: "bench-scale", dependencies: ["McdistSimulation"], path: "bench/scale", exclude: ["run"],
       swiftSettings: strict),
-    .target(name: "BenchSupport", path: "bench/support", swiftSettings: strict),
+    .target(
+      name: "BenchSupport", dependencies: ["LinuxSystem"], path: "bench/support", swiftSettings: strict),
     .executableTarget(
       name: "bench-mcdist", dependencies: ["BenchSupport", "Mcdist", "GuestMemory", "LinuxSystem"],
       path: "bench/mcdist",
@@ -181,6 +182,9 @@ let package = Package(
     .executableTarget(
       name: "bench-fork", dependencies: ["BenchSupport", "GuestWire", "LinuxSystem"], path: "bench/fork",
       exclude: ["run", "guest"], swiftSettings: strict),
+    .executableTarget(
+      name: "bench-offload", dependencies: ["BenchSupport", "LinuxSystem"], path: "bench/offload",
+      exclude: ["run", "inputs"], swiftSettings: strict),
     .executableTarget(name: "memtap-test-guest", path: "Tests/Support/memtap-test-guest"),
   ]
 )

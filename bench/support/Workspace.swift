@@ -1,17 +1,16 @@
-import BenchSupport
 import Foundation
 import Glibc
 import LinuxSystem
 import Synchronization
 
 /// The benchmark's own directories. Whatever runs or is mounted in their name ends with them.
-final class Workspace: Sendable {
-  let root: String
+public final class Workspace: Sendable {
+  public let root: String
   /// What else is to be done at the end, before processes are ended.
   private let closing = Mutex<[@Sendable () -> Void]>([])
 
   /// Creates `/tmp/sfbench-PID` with a tmpfs `files` of at most 8 GiB: the states that peers save cost no disk.
-  init() throws {
+  public init() throws {
     root = "/tmp/sfbench-\(getpid())"
     let files = "\(root)/files"
     // QEMU under libvirt is an unprivileged user, and has to get through here.
@@ -21,11 +20,11 @@ final class Workspace: Sendable {
     try Tmpfs.mount(at: files, bytesMax: 8 << 30)
   }
 
-  func file(_ name: String) -> String { "\(root)/files/\(name)" }
+  public func file(_ name: String) -> String { "\(root)/files/\(name)" }
 
   /// Ends every process that has a path of ours among its arguments or in its environment, and removes mounts and
   /// files. May be called by two threads: both return when it is done.
-  func close() {
+  public func close() {
     closing.withLock { first in
       for step in first { step() }
       first = []
@@ -42,10 +41,10 @@ final class Workspace: Sendable {
     }
   }
 
-  func beforeEnd(_ step: @escaping @Sendable () -> Void) { closing.withLock { $0.append(step) } }
+  public func beforeEnd(_ step: @escaping @Sendable () -> Void) { closing.withLock { $0.append(step) } }
 
   /// On an interrupt or a request to end, closes and exits.
-  func closeOnSignals() -> [any DispatchSourceSignal] {
+  public func closeOnSignals() -> [any DispatchSourceSignal] {
     [SIGINT, SIGTERM, SIGHUP].map { number in
       signal(number, SIG_IGN)
       let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
@@ -79,7 +78,9 @@ final class Workspace: Sendable {
 
 /// Runs a program to its end and gives what it printed. Throws with its messages if its status is not 0.
 @discardableResult
-func output(of program: String, _ arguments: [String], environment: [String: String] = [:]) throws -> Data {
+public func output(of program: String, _ arguments: [String], environment: [String: String] = [:]) throws
+  -> Data
+{
   let process = Process()
   let output = Pipe()
   let messages = FileManager.default.temporaryDirectory.appendingPathComponent("sfbench-\(UUID()).err")
