@@ -21,7 +21,8 @@ struct Sfctl: AsyncParsableCommand {
     subcommands: [
       VMCommand.self, ForkCommand.self, SnapshotCommand.self, CloneCommand.self, PSCommand.self,
       ExecCommand.self, MPIRunCommand.self, OffloadCommand.self, JoinCommand.self, KillCommand.self,
-      TicketCommand.self, StatsCommand.self, ReplicateCommand.self, CheckpointCommand.self, ReplicaCommand.self,
+      TicketCommand.self, StatsCommand.self, ReplicateCommand.self, CheckpointCommand.self,
+      ReplicaCommand.self,
       TopCommand.self, ReportCommand.self, HostCommand.self, LabCommand.self, ImageCommand.self,
       DaemonCommand.self, DoctorCommand.self,
     ])
