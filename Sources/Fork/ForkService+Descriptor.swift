@@ -26,6 +26,13 @@ extension ForkService {
   private func writeDescriptor(
     _ snapshot: SnapshotRecord, deviceState: OwnedDescriptor, layout: SnapshotLayout
   ) async throws -> Int {
+    let state = try await workers.run { try AnonymousFile.contents(deviceState) }
+    return try await writeDescriptor(snapshot, deviceState: state, layout: layout)
+  }
+
+  func writeDescriptor(
+    _ snapshot: SnapshotRecord, deviceState: [UInt8], layout: SnapshotLayout
+  ) async throws -> Int {
     let compatibility = hypervisor.compatibility
     let directory = configuration.snapshotDirectory(snapshot.id)
     let path = configuration.descriptorPath(snapshot.id)
@@ -34,7 +41,7 @@ extension ForkService {
         snapshot: snapshot.id, parent: snapshot.parent, image: snapshot.image,
         createdMicroseconds: Self.wallClockNanoseconds() / 1000, ramBytes: UInt64(snapshot.memoryBytes),
         vcpus: UInt32(snapshot.vcpus), compatibility: compatibility, kernelCommandLine: snapshot.commandLine,
-        disks: (snapshot.disks ?? []).map(\.described), deviceState: try AnonymousFile.contents(deviceState),
+        disks: (snapshot.disks ?? []).map(\.described), deviceState: deviceState,
         existingPages: layout.existing.map { .init(first: UInt64($0.first), count: UInt64($0.count)) })
       let bytes = try descriptor.encode()
       try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)

@@ -42,6 +42,7 @@ extension ForkService {
     try await described()
     try await layers
     let origin = try await serving
+    let warm = await warmth(of: snapshot, on: host)
     let path = configuration.descriptorPath(snapshot.id)
     guard let descriptor = FileManager.default.contents(atPath: path) else {
       throw ForkError(.failed, "the descriptor \(path) is missing")
@@ -59,6 +60,7 @@ extension ForkService {
       $0.push = distribution.push || configuration.pushesAlways
       $0.checkpointRequest = UInt32(snapshot.checkpointRequest)
       $0.kept = snapshot.kept
+      if let warm { $0.warm = warm }
     }
     // A slow network takes a megabyte a second.
     let patience = Duration.seconds(5 + descriptor.count >> 20)

@@ -115,11 +115,13 @@ extension ForkService {
       }
       record.disks = try diskPoints(described)
       try await openLayers(of: record)
-      let remote = RemoteSnapshot(
+      var remote = RemoteSnapshot(
         id: id, host: header.home, parent: header.parent, ramBytes: header.memoryBytes,
         existing: described.existingPages.map { .init(first: UInt32($0.first), count: UInt32($0.count)) },
         origin: PageOrigin(header.origin), localAddress: own.address, push: header.push)
-      try await memtap.run { try $0.attach(remote) }
+      remote.warm = warmth(header)
+      let attached = remote
+      try await memtap.run { try $0.attach(attached) }
       if header.push { try await fetchLayers(of: record) }
     } catch {
       try? FileManager.default.removeItem(atPath: directory)

@@ -73,6 +73,10 @@ actor ForkService {
   var replicationLoops: [String: Task<Void, Never>] = [:]
   /// Standbys on this host of others' VMs, by replica.
   var standbys: [String: StandbyRecord] = [:]
+  /// VMs whose standbys are being cloned.
+  var standbysCloned: Set<String> = []
+  /// They apply what waits for a standby, by replica.
+  var standbyTenders: [String: Task<Void, Never>] = [:]
   /// VMs of which layers are being merged; a fork stops that.
   var merging: Set<String> = []
   /// What hosts need of our disk layers, as each last said, and when.

@@ -10,6 +10,8 @@ struct ReplicaTests {
   init() throws {
     host = try #require(TestHost.here)
     try host.device(options: ["--no-network"])
+    // What earlier tests wrote is in the guest's memory.
+    try host.inside("dev", "sh", "-c", "rm -f /?")
   }
 
   private func replicate(_ options: String...) throws {
@@ -112,7 +114,7 @@ struct ReplicaTests {
   func cutLink() throws {
     try replicate()
     defer { removeReplica() }
-    let digest = try fill("c", mebibytes: 48)
+    let digest = try fill("c", mebibytes: 40)
     let checkpoint = try host.start(["checkpoint", "dev", "--json"])
     #expect(
       eventually(seconds: 20) {
@@ -154,6 +156,64 @@ struct ReplicaTests {
         #expect(seen == digest)
       }
     }
+  }
+
+  private func standby() throws -> ReplicaList.Replica? { try replicas().first { $0.role == "standby" } }
+
+  @Test("Clones of a standby see its checkpoint; later ones wait for them, and are then applied")
+  func clonesOfAStandby() throws {
+    let first = try fill("e", mebibytes: 4)
+    try replicate()
+    defer { removeReplica() }
+    let forked = try host.on("h2", "fork", "dev", "-n", "2", "--host", "h2", "--json")
+    try #require(forked.status == 0, "\(forked.error)\n\(host.daemonLog.suffix(2000))")
+    let decoder = JSONDecoder()
+    decoder.keyDecodingStrategy = .convertFromSnakeCase
+    let fork = try decoder.decode(ForkDocument.self, from: forked.output)
+    let second = try fill("e", mebibytes: 4)
+    for sequence in 2...3 { #expect(try checkpoint().sequence == sequence) }
+    let waiting = try #require(try standby())
+    #expect(waiting.sequence == 1 && waiting.receivedSequence == 3)
+    let refused = try host.sfctl("replica", "activate", "dev", "--as", "early")
+    #expect(refused.status == 4 && refused.error.contains("clones of it run"), "\(refused.error)")
+    for clone in fork.clones { #expect(try digest(of: "/e", in: clone.name) == first) }
+    // The daemon that is next knows what waits.
+    for pid in host.pids(of: "sfd", on: "h2") { kill(pid, SIGKILL) }
+    #expect(try host.on("h2", "kill", fork.ticket).status == 0)
+    _ = try host.on("h2", "join", fork.ticket)
+    #expect(eventually(seconds: 20) { (try? standby()?.sequence) == 3 }, "\(host.daemonLog.suffix(2000))")
+    try withTwin { twin in
+      let seen = try self.digest(of: "/e", in: twin)
+      #expect(seen == second)
+    }
+  }
+
+  @Test("A fork to the standby's host takes from it what was not written since")
+  func warmFork() throws {
+    let old = try fill("f", mebibytes: 16)
+    func received(_ newest: String?) throws -> Int {
+      let fork: ForkDocument = try host.document("fork", "dev", "-n", "1", "--host", "h2")
+      defer {
+        _ = try? host.sfctl("kill", fork.ticket)
+        _ = try? host.sfctl("join", fork.ticket)
+      }
+      let seen = try digest(of: "/f", in: fork.clones[0].name)
+      #expect(seen == old)
+      if let newest {
+        let written = try digest(of: "/g", in: fork.clones[0].name)
+        #expect(written == newest)
+      }
+      return try host.stats(fork.ticket).bytesReceived
+    }
+    let cold = try received(nil)
+    try replicate()
+    defer { removeReplica() }
+    let new = try fill("g", mebibytes: 2)
+    let warm = try received(new)
+    #expect(cold > 16 << 20 && warm < cold / 3, "cold \(cold), warm \(warm)")
+    // The fork has gone: the standby goes on.
+    #expect(try checkpoint().sequence == 2)
+    #expect(eventually(seconds: 20) { (try? standby()?.sequence) == 2 })
   }
 
   @Test("What can not be replicated is refused")

@@ -134,11 +134,11 @@ final class Snowfork: Sendable {
     return try decode(List.self, try call(["ps", "--json"])).vms
   }
 
-  private func call(_ arguments: [String]) throws -> Data {
+  func call(_ arguments: [String]) throws -> Data {
     try output(of: sfctl, arguments, environment: environment)
   }
 
-  private func decode<Value: Decodable>(_ type: Value.Type, _ data: Data) throws -> Value {
+  func decode<Value: Decodable>(_ type: Value.Type, _ data: Data) throws -> Value {
     let decoder = JSONDecoder()
     decoder.keyDecodingStrategy = .convertFromSnakeCase
     return try decoder.decode(type, from: data)

@@ -1,4 +1,4 @@
-// bench-fork --image DIR --programs DIR [--quick] [--only fork|busy|memory|slowdown|peers] [--hosts N [--lockstep|--disk|--avoidance]]
+// bench-fork --image DIR --programs DIR [--quick] [--only fork|busy|memory|slowdown|peers] [--hosts N [--lockstep|--disk|--avoidance|--replicate]]
 // Started by bench/fork/run, which makes the image. JSON lines on stdout; progress and the table on stderr.
 import BenchSupport
 import Foundation
@@ -25,12 +25,16 @@ func measure(hosts: Int, in workspace: Workspace) throws {
   let isLockstep = CommandLine.arguments.contains("--lockstep")
   let isDisk = CommandLine.arguments.contains("--disk")
   let isAvoidance = CommandLine.arguments.contains("--avoidance")
+  let isReplicate = CommandLine.arguments.contains("--replicate")
   let recorder = Recorder(
-    bench: isLockstep ? "lockstep" : isDisk ? "disk" : isAvoidance ? "avoidance" : "fork")
+    bench: isReplicate
+      ? "replicate" : isLockstep ? "lockstep" : isDisk ? "disk" : isAvoidance ? "avoidance" : "fork")
   let snowfork = try Snowfork(programs: programs, image: imageDirectory, in: workspace)
   workspace.beforeEnd { try? snowfork.labDown() }
   try snowfork.labUp(hosts: hosts)
-  if isAvoidance {
+  if isReplicate {
+    try ReplicateBench(snowfork: snowfork, recorder: recorder, quick: quick).run()
+  } else if isAvoidance {
     try AvoidanceBench(
       snowfork: snowfork, recorder: recorder, hosts: hosts, quick: quick, plot: value(of: "--plot")
     ).run()

@@ -86,6 +86,10 @@ struct ReplicasAPI: Snowfork_V1_Replicas.SimpleServiceProtocol {
   }
 }
 
+extension Snowfork_V1_ForkReply {
+  static func progress(_ progress: ForkService.Progress) -> Self { .with { $0.progress = progress.wire } }
+}
+
 /// sfd to sfd. Only enrolled hosts get here (`MembersOnly`).
 struct ReplicaPeerAPI: Snowfork_V1_ReplicaPeer.SimpleServiceProtocol {
   let service: ForkService
@@ -140,7 +144,7 @@ extension ForkService {
           $0.host = host
           $0.state = record.state.rawValue
           $0.sequence = UInt64(record.sequence)
-          $0.receivedSequence = UInt64(record.sequence)
+          $0.receivedSequence = UInt64(record.received.sequence)
           $0.checkpointUnix = record.checkpointUnix
           $0.memoryBytes = UInt64(record.memoryBytes)
           $0.presentBytes = present[record.snapshot] ?? 0
@@ -155,6 +159,11 @@ extension ForkService {
         .with { $0.localOnly = true }, options: .within(.seconds(5))
       ).replicas
     }
+  }
+
+  /// What is called so on this host is a standby, and neither a VM nor a snapshot.
+  func isStandbyOnly(_ name: String) -> Bool {
+    standby(of: name) != nil && guests[name] == nil && snapshots[name] == nil
   }
 
   /// The other host that has the standby; nil: it is here, or there is none.

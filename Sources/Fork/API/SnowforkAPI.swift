@@ -68,6 +68,14 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
     request: Snowfork_V1_ForkRequest, response: RPCWriter<Snowfork_V1_ForkReply>, context: ServerContext
   ) async throws {
     try await translatingErrors("cannot fork \(request.name)") {
+      if await service.isStandbyOnly(request.name) {
+        try await deliver(
+          try await service.cloneStandby(
+            of: request.name, count: Int(request.count), hosts: request.hosts,
+            distribution: try Self.distribution(request.transport, request.push)
+          ) { try? await response.write(.progress($0)) }, response, context)
+        return
+      }
       try await service.requireHere(request.name, to: "fork \(request.name)")
       let distribution = try Self.distribution(request.transport, request.push)
       let report: ForkService.Report = { progress in
@@ -124,12 +132,16 @@ struct SnowforkAPI: Snowfork_V1_Snowfork.SimpleServiceProtocol {
     context: ServerContext
   ) async throws {
     try await translatingErrors("cannot clone \(request.snapshot)") {
-      let outcome = try await service.clone(
-        snapshot: request.snapshot, count: Int(request.count), hosts: request.hosts,
-        distribution: try Self.distribution(request.transport, request.push)
-      ) { progress in
-        try? await response.write(.with { $0.progress = progress.wire })
-      }
+      let distribution = try Self.distribution(request.transport, request.push)
+      let report: ForkService.Report = { try? await response.write(.progress($0)) }
+      let outcome =
+        await service.isStandbyOnly(request.snapshot)
+        ? try await service.cloneStandby(
+          of: request.snapshot, count: Int(request.count), hosts: request.hosts, distribution: distribution,
+          report: report)
+        : try await service.clone(
+          snapshot: request.snapshot, count: Int(request.count), hosts: request.hosts,
+          distribution: distribution, report: report)
       try await deliver(outcome, response, context)
     }
   }

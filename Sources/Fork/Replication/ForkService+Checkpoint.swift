@@ -26,7 +26,7 @@ extension ForkService {
     await takeTurn(turn)
     defer { turns.leave(turn) }
     try requireReplicable(name, what)
-    guard replications[name] != nil else {
+    guard let replica = replications[name]?.replica else {
       throw ForkError(
         .refused, "\(what): it is not replicated. Begin with sfctl replicate \(name) --to HOST.")
     }
@@ -50,6 +50,10 @@ extension ForkService {
       if replications[name] != nil {
         replications[name]?.reason = error.message
         await saveReplication(name)
+      }
+      if replications[name]?.replica != replica {
+        // It was ended in the middle of this.
+        configuration.removeReplicaDirectory(configuration.outgoingDirectory(replica))
       }
       throw error
     }

@@ -41,12 +41,17 @@ extension ForkService {
     if known?.state == .activated { return reply(.activated, "it took the place of \(request.name)") }
     let digest = Self.hexadecimal(request.digest)
     if let known, known.digest == digest { return reply(.applied) }
+    if let known, known.queue.contains(where: { $0.digest == digest }) { return reply(.received) }
     if request.base != 0 {
-      guard let known, !known.snapshot.isEmpty, known.sequence == Int64(request.base),
-        known.digest == Self.hexadecimal(request.baseDigest)
+      let received = known?.received
+      guard let known, !known.snapshot.isEmpty, received?.sequence == Int64(request.base),
+        received?.digest == Self.hexadecimal(request.baseDigest)
       else {
         return reply(
-          .stale, "checkpoint \(request.base) is wanted for it, and \(known?.sequence ?? 0) is here")
+          .stale, "checkpoint \(request.base) is wanted for it, and \(received?.sequence ?? 0) is here")
+      }
+      guard known.queue.count < Self.queueLimit else {
+        return reply(.stale, "\(known.queue.count) checkpoints wait for what stands on the standby")
       }
     } else if let other = standby(of: request.name), other.replica != replica, other.home != request.home {
       throw ForkError(
@@ -63,8 +68,7 @@ extension ForkService {
     }
     guard there == total else { return reply(.receiving, offset: there) }
     do {
-      try await apply(path, request, replica: replica)
-      return reply(.applied)
+      return reply(try await apply(path, request, replica: replica) ? .applied : .received)
     } catch let error as CheckpointError {
       // Nothing of it was used.
       unlink(path)
@@ -103,9 +107,10 @@ extension ForkService {
 
   // MARK: Applying
 
+  /// False: it waits for what stands on the standby.
   private func apply(
     _ path: String, _ request: Snowfork_V1_PutCheckpointRequest, replica: String
-  ) async throws {
+  ) async throws -> Bool {
     let known = standbys[replica]
     let directory = configuration.standbyDirectory(replica)
     let sequence = Int64(request.sequence)
@@ -139,6 +144,14 @@ extension ForkService {
     let snapshot =
       base == 0 ? "\(StandbyRecord.snapshotPrefix(replica))\(sequence)" : known?.snapshot ?? ""
     let name = request.name
+    if base != 0, await !isApplicable(replica) {
+      rename(path, Configuration.queuedFile(directory, sequence))
+      standbys[replica]?.queue.append(
+        .init(sequence: sequence, digest: Self.hexadecimal(digest), takenUnix: machine.takenUnix))
+      await saveStandby(replica)
+      settleLater(replica)
+      return false
+    }
     do {
       _ = try await memtap.run { try $0.receive(standby: snapshot, parent: name, path: path) }
     } catch let error as MemtapError {
@@ -151,10 +164,11 @@ extension ForkService {
     record.digest = Self.hexadecimal(digest)
     record.checkpointUnix = machine.takenUnix
     record.memoryBytes = machine.memoryBytes
+    record.queue = []
     standbys[replica] = record
     await saveStandby(replica)
-    if let old = known?.snapshot, !old.isEmpty, old != snapshot { await release(old) }
-    Self.sweep(directory, keeping: sequence)
+    if let old = known?.snapshot, !old.isEmpty, old != snapshot { await giveUp(old) }
+    Self.sweep(directory, keeping: [sequence])
     // One VM has one standby here: the last one begun.
     for (other, standby) in standbys
     where other != replica && standby.name == name && standby.home == request.home
@@ -162,11 +176,12 @@ extension ForkService {
     {
       await dropStandby(other)
     }
+    return true
   }
 
-  /// Files of other checkpoints than this one go.
-  private static func sweep(_ directory: String, keeping sequence: Int64) {
-    let kept = ["state-\(sequence)", "machine-\(sequence)"]
+  /// Files of other checkpoints than these go.
+  static func sweep(_ directory: String, keeping sequences: [Int64]) {
+    let kept = sequences.flatMap { ["state-\($0)", "machine-\($0)", "queued-\($0)"] }
     for file in (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
     where !kept.contains(file) { unlink("\(directory)/\(file)") }
   }
@@ -180,7 +195,7 @@ extension ForkService {
   func dropStandby(_ replica: String) async {
     guard let record = standbys.removeValue(forKey: replica) else { return }
     await persist("the end of a standby") { try await self.store.delete(StandbyRecord.self, key: replica) }
-    if !record.snapshot.isEmpty { await release(record.snapshot) }
+    if !record.snapshot.isEmpty { await giveUp(record.snapshot) }
     configuration.removeReplicaDirectory(configuration.standbyDirectory(replica))
   }
 
@@ -210,7 +225,9 @@ extension ForkService {
       standbys[replica]?.snapshot = last.standby
       standbys[replica]?.sequence = Int64(last.mark.sequence)
       standbys[replica]?.digest = Self.hexadecimal(last.mark.digest)
+      standbys[replica]?.queue.removeAll { $0.sequence <= Int64(last.mark.sequence) }
       await saveStandby(replica)
+      settleLater(replica)
     }
     for (replica, record) in standbys where record.state == .activated && guests[record.name] == nil {
       await dropStandby(replica)

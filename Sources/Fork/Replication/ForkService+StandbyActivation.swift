@@ -16,8 +16,13 @@ extension ForkService {
     let turn = Self.standbyKey(found.replica)
     await takeTurn(turn)
     defer { turns.leave(turn) }
+    try? await applyQueue(found.replica)
     guard let standby = standbys[found.replica], standby.state == .standby, !standby.snapshot.isEmpty else {
       throw ForkError(.refused, "\(what): it was activated meanwhile. See sfctl ps.")
+    }
+    guard standby.queue.isEmpty, snapshots[standby.snapshot] == nil else {
+      throw ForkError(
+        .refused, "\(what): clones of it run, or forks to this host that began with it. End those first.")
     }
     let target = newName.isEmpty ? name : newName
     try checkName(target)
@@ -30,17 +35,7 @@ extension ForkService {
     guard guests[target]?.record.state ?? .ended == .ended, hypervisor.isFree(target) else {
       throw ForkError(.exists, "\(what): a VM named \(target) is on this host. Choose a name with --as.")
     }
-    let directory = configuration.standbyDirectory(standby.replica)
-    guard
-      let data = FileManager.default.contents(
-        atPath: Configuration.machineFile(directory, standby.sequence)),
-      let machine = try? JSONDecoder().decode(ReplicaMachine.self, from: data),
-      let state = FileManager.default.contents(
-        atPath: Configuration.stateFile(directory, standby.sequence))
-    else {
-      throw ForkError(
-        .failed, "\(what): files of checkpoint \(standby.sequence) are missing in \(directory).")
-    }
+    let (machine, state) = try machineAndState(of: standby, what)
     guard machine.compatibility == hypervisor.compatibility else {
       throw ForkError(
         .failed, "\(what): it was made by \(machine.compatibility), and here is \(hypervisor.compatibility).")
@@ -52,13 +47,29 @@ extension ForkService {
     }
     let record = try await makeRecord(target, machine, standby, isNew: !newName.isEmpty)
     do {
-      return try await run(record, standby, machine, deviceState: Array(state))
+      return try await run(record, standby, machine, deviceState: state)
     } catch {
       await discard(target)
       standbys[standby.replica] = standby
       await saveStandby(standby.replica)
       throw ForkError.wrap(what, error)
     }
+  }
+
+  /// What its checkpoint says of the VM, and the device state.
+  func machineAndState(
+    of standby: StandbyRecord, _ what: String
+  ) throws(ForkError) -> (ReplicaMachine, [UInt8]) {
+    let directory = configuration.standbyDirectory(standby.replica)
+    let files = FileManager.default
+    guard let data = files.contents(atPath: Configuration.machineFile(directory, standby.sequence)),
+      let machine = try? JSONDecoder().decode(ReplicaMachine.self, from: data),
+      let state = files.contents(atPath: Configuration.stateFile(directory, standby.sequence))
+    else {
+      throw ForkError(
+        .failed, "\(what): files of checkpoint \(standby.sequence) are missing in \(directory).")
+    }
+    return (machine, Array(state))
   }
 
   /// Whether the VM answers for itself on its host. A host that can not be asked has lost it.
@@ -90,7 +101,7 @@ extension ForkService {
   }
 
   /// The VM's own, whose addresses are given here from now on. Beside the VM: the same address in a network of its own.
-  private func card(of machine: ReplicaMachine, for target: String, isNew: Bool) async -> NetworkCard? {
+  func card(of machine: ReplicaMachine, for target: String, isNew: Bool) async -> NetworkCard? {
     guard var card = machine.network, let plan = card.family.plan else { return nil }
     card.family.home = await cluster.host
     if isNew {

@@ -64,6 +64,19 @@ struct StandbyRecord: Codable, Sendable, FetchableRecord, PersistableRecord {
   var digest = ""
   var checkpointUnix: Int64 = 0
   var memoryBytes: Int64 = 0
+  /// Checkpoints that have come whole and wait, in their order, until nothing stands on the pages.
+  var queue: [Queued] = []
+
+  struct Queued: Codable, Sendable, Equatable {
+    var sequence: Int64
+    var digest: String
+    var takenUnix: Int64
+  }
+
+  /// The last one that is here whole.
+  var received: (sequence: Int64, digest: String) {
+    queue.last.map { ($0.sequence, $0.digest) } ?? (sequence, digest)
+  }
 
   /// Snapshots of this standby begin with it; the number of their full checkpoint follows.
   static func snapshotPrefix(_ replica: String) -> String { "r-\(replica.prefix(16))-" }
@@ -97,7 +110,9 @@ extension Store {
     }
     try database.create(table: "standby") { table in
       table.primaryKey("replica", .text)
-      for column in ["name", "home", "state", "snapshot", "digest"] { table.column(column, .text).notNull() }
+      for column in ["name", "home", "state", "snapshot", "digest", "queue"] {
+        table.column(column, .text).notNull()
+      }
       for column in ["sequence", "checkpointUnix", "memoryBytes"] { table.column(column, .integer).notNull() }
     }
   }
@@ -112,6 +127,10 @@ extension Configuration {
   static func stateFile(_ directory: String, _ sequence: Int64) -> String { "\(directory)/state-\(sequence)" }
   static func checkpointFile(_ directory: String, _ sequence: Int64) -> String {
     "\(directory)/checkpoint-\(sequence)"
+  }
+  /// A checkpoint that has come whole and waits.
+  static func queuedFile(_ directory: String, _ sequence: Int64) -> String {
+    "\(directory)/queued-\(sequence)"
   }
   /// What a checkpoint says of its VM (`ReplicaMachine`).
   static func machineFile(_ directory: String, _ sequence: Int64) -> String {

@@ -85,6 +85,7 @@ enum ControlRequest: Codable, Sendable {
   case checkpoint(CheckpointOrder)
   case receive(standby: String, parent: String, path: String)
   case standbys
+  case written(snapshot: String, since: String)
   case statistics
   /// From here on the connection carries `MemtapEvent`s to the client.
   case events

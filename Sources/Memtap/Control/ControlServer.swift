@@ -77,6 +77,7 @@ package final class ControlServer: Sendable {
       case let .receive(standby, parent, path):
         let status = try pager.receive(standby: standby, parent: parent, path: path)
         return ControlFrame.encode(ControlAnswer.standbys([status]))
+      case let .written(snapshot, since): return encode(try pager.written(snapshot, since: since))
       case .standbys: return ControlFrame.encode(ControlAnswer.standbys(try pager.standbys()))
       case .statistics: return ControlFrame.encode(ControlAnswer.statistics(try pager.statistics()))
       case .events: preconditionFailure("handled by converse")

@@ -100,6 +100,12 @@ public final class MemtapClient: MemtapControl, Sendable {
     else { throw nonsense("receive") }
     return status
   }
+  public func written(_ snapshot: String, since base: String) throws(MemtapError) -> SnapshotLayout {
+    let (answer, runs) = try call(.written(snapshot: snapshot, since: base), "written", snapshot)
+    guard case .layout(var layout) = answer else { throw nonsense("written") }
+    layout.existing = runs
+    return layout
+  }
   public func standbys() throws(MemtapError) -> [StandbyStatus] {
     guard case let .standbys(all) = try call(.standbys, "standbys", "memtap").answer else {
       throw nonsense("standbys")

@@ -44,6 +44,21 @@ public struct RemoteSnapshot: Sendable, Codable {
   public var localAddress: String
   /// Bring all of it here in the background.
   public var push: Bool
+  /// Most of it is here. Nil: nothing is.
+  public var warm: Warm?
+
+  /// What a standby of the parent on this host is of, and what was written since.
+  public struct Warm: Sendable, Codable {
+    public var standby: String
+    public var mark: StandbyMark
+    /// Runs of pages that differ, 8 bytes each: first, count, little-endian 32 bits.
+    public var written: [UInt8]
+    public init(standby: String, mark: StandbyMark, written: [UInt8]) {
+      self.standby = standby
+      self.mark = mark
+      self.written = written
+    }
+  }
 
   public init(
     id: String, host: String, parent: String, ramBytes: UInt64, existing: [SnapshotLayout.PageRun],

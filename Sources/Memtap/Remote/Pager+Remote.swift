@@ -50,7 +50,8 @@ extension Pager {
       }
       end = Int(run.first) + Int(run.count)
     }
-    let thread = thread(forToken: "remote:\(remote.id)")
+    let base = warmBase(of: remote)
+    let thread = base?.thread ?? thread(forToken: "remote:\(remote.id)")
     try thread.attempt { [self] () throws(MemtapError) in
       if let known = directory.withLock({ $0.snapshots[remote.id] }) {
         // Made before: the same, or another one of that name.
@@ -60,7 +61,7 @@ extension Pager {
         }
         return
       }
-      do throws(SystemError) { try attach(remote, pageCount, on: thread) } catch {
+      do throws(SystemError) { try attach(remote, pageCount, onto: base, on: thread) } catch {
         throw MemtapError("attach", remote.id, error)
       }
     }
@@ -68,10 +69,12 @@ extension Pager {
 
   /// On the thread that is its family's from now on.
   private func attach(
-    _ remote: RemoteSnapshot, _ pageCount: Int, on thread: PagerThread
+    _ remote: RemoteSnapshot, _ pageCount: Int, onto standby: Snapshot?, on thread: PagerThread
   ) throws(SystemError) {
     var record = remote
     record.existing = []
+    record.warm = nil
+    let base = standby.flatMap { $0.isWarm(for: remote) ? $0 : nil }
     let since = monotonicNanoseconds()
     let sequence = directory.withLock {
       $0.nextSequence += 1
@@ -82,19 +85,22 @@ extension Pager {
     try SnapshotFiles.create(
       draft,
       SnapshotManifest(
-        originName: remote.parent, originToken: "remote:\(remote.id)", base: nil, ramBytes: remote.ramBytes,
+        originName: remote.parent, originToken: "remote:\(remote.id)", base: base?.id,
+        ramBytes: remote.ramBytes,
         sequence: sequence, since: since, remote: record))
     var made: Snapshot?
     do throws(SystemError) {
       let states = try PageStates(
         creating: SnapshotFiles.states(draft), pageCount: pageCount, initial: .zero)
       for run in remote.existing {
-        states.fill(Int(run.first)..<Int(run.first) + Int(run.count), .atOrigin)
+        states.fill(
+          Int(run.first)..<Int(run.first) + Int(run.count), base == nil ? .atOrigin : .atBase)
       }
+      if base != nil { remote.warm?.markWritten(in: states) }
       let cache = try MemoryFile.create(SnapshotFiles.pages(draft), bytes: remote.ramBytes)
       let snapshot = Snapshot(
         directory: draft, thread: thread, sequence: sequence, states: states, cache: cache, origin: nil,
-        originName: remote.parent, base: nil, since: since)
+        originName: remote.parent, base: base, since: since)
       made = snapshot
       snapshot.id = remote.id
       snapshot.recount()

@@ -122,7 +122,7 @@ extension PagerThread {
 
 extension Snapshot {
   /// Pages that may differ from those of an earlier snapshot of the same origin: a superset. On the family's thread.
-  fileprivate func changed(since base: Snapshot) -> PageBitmap {
+  func changed(since base: Snapshot) -> PageBitmap {
     var pages = PageBitmap(pageCount: pageCount)
     func all(but state: PageState) -> PageBitmap {
       var others = PageBitmap(pageCount: pageCount)

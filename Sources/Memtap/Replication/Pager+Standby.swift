@@ -95,7 +95,7 @@ extension Pager {
       snapshot.directory = place
       thread.perform { thread.snapshots.append(snapshot) }
       directory.withLock { $0.snapshots[id] = snapshot }
-      return StandbyStatus(standby: id, ramBytes: header.ramBytes, mark: mark, clones: [])
+      return StandbyStatus(standby: id, ramBytes: header.ramBytes, mark: mark, clones: [], isInUse: false)
     } catch {
       SnapshotFiles.remove(draft)
       throw error
@@ -130,7 +130,7 @@ extension Pager {
     // From here on no VM is mapped on it.
     try thread.attempt { () throws(MemtapError) in
       let cause: String? =
-        if !snapshot.clones.isEmpty || thread.snapshots.contains(where: { $0.base === snapshot }) {
+        if snapshot.isInUse {
           "VMs or snapshots stand on it"
         } else if snapshot.isDropped { "it was dropped" } else { nil }
       if let cause {
@@ -213,6 +213,10 @@ extension Snapshot {
   /// On the family's thread. Nil: it is no standby.
   fileprivate var standbyStatus: StandbyStatus? {
     guard let standby, !isDropped else { return nil }
-    return StandbyStatus(standby: id, ramBytes: ramBytes, mark: standby, clones: clones.map(\.name))
+    return StandbyStatus(
+      standby: id, ramBytes: ramBytes, mark: standby, clones: clones.map(\.name), isInUse: isInUse)
   }
+
+  /// On the family's thread.
+  fileprivate var isInUse: Bool { !clones.isEmpty || thread.snapshots.contains { $0.base === self } }
 }

@@ -45,6 +45,8 @@ public struct StandbyStatus: Sendable, Codable {
   public var standby: String
   public var ramBytes: UInt64
   public var mark: StandbyMark
-  /// VMs whose RAM is mapped on it: it can not be changed as long as there are some.
+  /// VMs whose RAM is mapped on it.
   public var clones: [String]
+  /// VMs or snapshots stand on it: it can not be changed as long as they do.
+  public var isInUse: Bool
 }

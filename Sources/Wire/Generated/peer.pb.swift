@@ -458,11 +458,41 @@ public nonisolated struct Snowfork_V1_DeliverSnapshotRequest: Sendable {
       set {_uniqueStorage()._kept = newValue}
     }
 
+    /// the host has a standby of the parent
+    public var warm: Snowfork_V1_DeliverSnapshotRequest.Warm {
+      get {_storage._warm ?? Snowfork_V1_DeliverSnapshotRequest.Warm()}
+      set {_uniqueStorage()._warm = newValue}
+    }
+    /// Returns true if `warm` has been explicitly set.
+    public var hasWarm: Bool {_storage._warm != nil}
+    /// Clears the value of `warm`. Subsequent reads from it will return its default value.
+    public mutating func clearWarm() {_uniqueStorage()._warm = nil}
+
     public var unknownFields = SwiftProtobuf.UnknownStorage()
 
     public init() {}
 
     fileprivate var _storage = _StorageClass.defaultInstance
+  }
+
+  public nonisolated struct Warm: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    public var replica: Data = Data()
+
+    /// of the checkpoint that the standby should be of
+    public var sequence: UInt64 = 0
+
+    public var digest: Data = Data()
+
+    /// pages that differ: runs of first 4, count 4, little-endian
+    public var written: Data = Data()
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
   }
 
   public init() {}
@@ -1391,7 +1421,7 @@ nonisolated extension Snowfork_V1_DeliverSnapshotRequest: SwiftProtobuf.Message,
 
 nonisolated extension Snowfork_V1_DeliverSnapshotRequest.Header: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = Snowfork_V1_DeliverSnapshotRequest.protoMessageName + ".Header"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}home\0\u{1}snapshot\0\u{1}parent\0\u{1}image\0\u{3}memory_bytes\0\u{1}vcpus\0\u{3}kernel_command_line\0\u{3}descriptor_bytes\0\u{1}origin\0\u{1}push\0\u{3}checkpoint_request\0\u{1}kept\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}home\0\u{1}snapshot\0\u{1}parent\0\u{1}image\0\u{3}memory_bytes\0\u{1}vcpus\0\u{3}kernel_command_line\0\u{3}descriptor_bytes\0\u{1}origin\0\u{1}push\0\u{3}checkpoint_request\0\u{1}kept\0\u{1}warm\0")
 
   fileprivate class _StorageClass {
     var _home: String = String()
@@ -1406,6 +1436,7 @@ nonisolated extension Snowfork_V1_DeliverSnapshotRequest.Header: SwiftProtobuf.M
     var _push: Bool = false
     var _checkpointRequest: UInt32 = 0
     var _kept: Bool = false
+    var _warm: Snowfork_V1_DeliverSnapshotRequest.Warm? = nil
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -1428,6 +1459,7 @@ nonisolated extension Snowfork_V1_DeliverSnapshotRequest.Header: SwiftProtobuf.M
       _push = source._push
       _checkpointRequest = source._checkpointRequest
       _kept = source._kept
+      _warm = source._warm
     }
   }
 
@@ -1458,6 +1490,7 @@ nonisolated extension Snowfork_V1_DeliverSnapshotRequest.Header: SwiftProtobuf.M
         case 10: try { try decoder.decodeSingularBoolField(value: &_storage._push) }()
         case 11: try { try decoder.decodeSingularUInt32Field(value: &_storage._checkpointRequest) }()
         case 12: try { try decoder.decodeSingularBoolField(value: &_storage._kept) }()
+        case 13: try { try decoder.decodeSingularMessageField(value: &_storage._warm) }()
         default: break
         }
       }
@@ -1506,6 +1539,9 @@ nonisolated extension Snowfork_V1_DeliverSnapshotRequest.Header: SwiftProtobuf.M
       if _storage._kept != false {
         try visitor.visitSingularBoolField(value: _storage._kept, fieldNumber: 12)
       }
+      try { if let v = _storage._warm {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 13)
+      } }()
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -1527,10 +1563,56 @@ nonisolated extension Snowfork_V1_DeliverSnapshotRequest.Header: SwiftProtobuf.M
         if _storage._push != rhs_storage._push {return false}
         if _storage._checkpointRequest != rhs_storage._checkpointRequest {return false}
         if _storage._kept != rhs_storage._kept {return false}
+        if _storage._warm != rhs_storage._warm {return false}
         return true
       }
       if !storagesAreEqual {return false}
     }
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Snowfork_V1_DeliverSnapshotRequest.Warm: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = Snowfork_V1_DeliverSnapshotRequest.protoMessageName + ".Warm"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}replica\0\u{1}sequence\0\u{1}digest\0\u{1}written\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularBytesField(value: &self.replica) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.sequence) }()
+      case 3: try { try decoder.decodeSingularBytesField(value: &self.digest) }()
+      case 4: try { try decoder.decodeSingularBytesField(value: &self.written) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.replica.isEmpty {
+      try visitor.visitSingularBytesField(value: self.replica, fieldNumber: 1)
+    }
+    if self.sequence != 0 {
+      try visitor.visitSingularUInt64Field(value: self.sequence, fieldNumber: 2)
+    }
+    if !self.digest.isEmpty {
+      try visitor.visitSingularBytesField(value: self.digest, fieldNumber: 3)
+    }
+    if !self.written.isEmpty {
+      try visitor.visitSingularBytesField(value: self.written, fieldNumber: 4)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Snowfork_V1_DeliverSnapshotRequest.Warm, rhs: Snowfork_V1_DeliverSnapshotRequest.Warm) -> Bool {
+    if lhs.replica != rhs.replica {return false}
+    if lhs.sequence != rhs.sequence {return false}
+    if lhs.digest != rhs.digest {return false}
+    if lhs.written != rhs.written {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -2,6 +2,7 @@
  *
  *   sf-load fill MIB     returns when MIB of memory hold random bytes; a child keeps them until the VM ends
  *   sf-load churn MIB    the same, and the child writes to a random page of them, and to the next, for ever
+ *   sf-load update MIB RATE  the same, and the child adds 1 to each word in turn, RATE million bytes a second
  *   sf-load store MIB FILE   a file of MIB of random bytes
  *   sf-load sum FILE     prints a sum over the file's words, in their order
  *   sf-load spin ROUNDS  works on a table of 256 KiB and prints the nanoseconds it took
@@ -22,7 +23,25 @@ static uint64_t xorshift(uint64_t *state) {
   return *state;
 }
 
-static int fill(size_t mebibytes, int churn) {
+/* Counters that are brought up to date, one behind the other, a hundredth of a second's worth at a time. */
+static void update(uint64_t *memory, size_t words, uint64_t bytes_a_second) {
+  struct timespec next;
+  clock_gettime(CLOCK_MONOTONIC, &next);
+  for (size_t word = 0;;) {
+    for (uint64_t left = bytes_a_second / 100 / sizeof *memory; left > 0; left--) {
+      memory[word]++;
+      word = word + 1 == words ? 0 : word + 1;
+    }
+    next.tv_nsec += 10000000;
+    if (next.tv_nsec >= 1000000000) {
+      next.tv_nsec -= 1000000000;
+      next.tv_sec++;
+    }
+    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &next, NULL);
+  }
+}
+
+static int fill(size_t mebibytes, int churn, uint64_t update_rate) {
   int ready[2];
   if (pipe(ready) != 0) return 1;
   pid_t child = fork();
@@ -41,6 +60,7 @@ static int fill(size_t mebibytes, int churn) {
   uint64_t state = 0x9E3779B97F4A7C15u;
   for (size_t word = 0; word < bytes / sizeof *memory; word++) memory[word] = xorshift(&state);
   if (write(ready[1], "", 1) != 1) return 1;
+  if (update_rate > 0) update(memory, bytes / sizeof *memory, update_rate);
   while (!churn) pause();
   for (;;) memory[xorshift(&state) % (bytes / sizeof *memory)]++;
 }
@@ -86,11 +106,15 @@ static int sum(const char *path) {
 }
 
 int main(int count, char **arguments) {
-  if (count == 3 && strcmp(arguments[1], "fill") == 0) return fill(strtoul(arguments[2], NULL, 10), 0);
-  if (count == 3 && strcmp(arguments[1], "churn") == 0) return fill(strtoul(arguments[2], NULL, 10), 1);
+  if (count == 3 && strcmp(arguments[1], "fill") == 0) return fill(strtoul(arguments[2], NULL, 10), 0, 0);
+  if (count == 3 && strcmp(arguments[1], "churn") == 0) return fill(strtoul(arguments[2], NULL, 10), 1, 0);
+  if (count == 4 && strcmp(arguments[1], "update") == 0)
+    return fill(strtoul(arguments[2], NULL, 10), 0, strtoull(arguments[3], NULL, 10) * 1000000);
   if (count == 3 && strcmp(arguments[1], "spin") == 0) return spin(strtoull(arguments[2], NULL, 10));
   if (count == 4 && strcmp(arguments[1], "store") == 0) return store(strtoul(arguments[2], NULL, 10), arguments[3]);
   if (count == 3 && strcmp(arguments[1], "sum") == 0) return sum(arguments[2]);
-  fputs("use: sf-load fill|churn MIB | sf-load store MIB FILE | sf-load sum FILE | sf-load spin ROUNDS\n", stderr);
+  fputs("use: sf-load fill|churn MIB | sf-load update MIB RATE | sf-load store MIB FILE | sf-load sum FILE |"
+        " sf-load spin ROUNDS\n",
+        stderr);
   return 2;
 }

@@ -1,0 +1,62 @@
+import GuestMemory
+
+/// A snapshot of another host's VM whose standby is here: what was not written since the standby's checkpoint is as
+/// there (`atBase`), and only the rest comes over the network.
+extension Pager {
+  /// Where most of the snapshot is.
+  func warmBase(of remote: RemoteSnapshot) -> Snapshot? {
+    guard let warm = remote.warm else { return nil }
+    return directory.withLock { $0.snapshots[warm.standby] }
+  }
+
+  package func written(_ snapshot: String, since base: String) throws(MemtapError) -> SnapshotLayout {
+    let (snapshot, before) = (try self.snapshot(snapshot, "written"), try self.snapshot(base, "written"))
+    try awaitTakeOver("written", snapshot.id)
+    guard before.thread === snapshot.thread, before.sequence < snapshot.sequence,
+      before.originName == snapshot.originName
+    else {
+      throw MemtapError(
+        .state, operation: "written", subject: snapshot.id,
+        cause: "\(base) is no earlier snapshot of the same VM")
+    }
+    var pages = try snapshot.thread.attempt { () throws(MemtapError) -> PageBitmap in
+      guard !before.isLost, !snapshot.isLost else {
+        throw MemtapError(.state, operation: "written", subject: snapshot.id, cause: "pages of it were lost")
+      }
+      return snapshot.changed(since: before)
+    }
+    // What is zeros to the standby may be in use now.
+    do {
+      let free = try FreeAtStandby.read(before.directory, pageCount: before.pageCount)
+      pages.formUnion(free, in: 0..<pages.pageCount)
+    } catch {
+      throw MemtapError("written", snapshot.id, error)
+    }
+    return SnapshotLayout(
+      ramBytes: snapshot.ramBytes,
+      existing: pages.runs.map { .init(first: UInt32($0.lowerBound), count: UInt32($0.count)) })
+  }
+}
+
+extension Snapshot {
+  /// Whether it is just what the origin's host thinks it is. On the family's thread.
+  func isWarm(for remote: RemoteSnapshot) -> Bool {
+    !isApplying && !isDropped && !isLost && ramBytes == remote.ramBytes && standby == remote.warm?.mark
+  }
+}
+
+extension RemoteSnapshot.Warm {
+  /// Pages that exist and differ come from the origin.
+  func markWritten(in states: PageStates) {
+    func number(_ at: Int) -> Int {
+      Int(written[at..<at + 4].reversed().reduce(0 as UInt32) { $0 << 8 | UInt32($1) })
+    }
+    for at in stride(from: 0, to: written.count - 7, by: 8) {
+      let (first, count) = (number(at), number(at + 4))
+      guard first < states.pageCount else { continue }
+      for page in first..<min(first + count, states.pageCount) where states[page] == .atBase {
+        states[page] = .atOrigin
+      }
+    }
+  }
+}
