@@ -89,6 +89,8 @@ let package = Package(
         .product(name: "SwiftProtobuf", package: "swift-protobuf"),
       ], exclude: ["proto"], swiftSettings: strict),
     .target(name: "GuestWire", swiftSettings: strict),
+    // 6  process offload: what the guest's sf-offload is built from, too
+    .target(name: "Augmenter", path: "Sources/CloneAugmenter/Augmenter", swiftSettings: strict),
     .target(name: "LinuxSystem", dependencies: ["CLinux"], swiftSettings: strict),
     .target(name: "CLinux"),
     .systemLibrary(
@@ -96,6 +98,7 @@ let package = Package(
     .systemLibrary(name: "CLibnl", pkgConfig: "libnl-3.0", providers: [.apt(["libnl-3-dev"])]),
     .systemLibrary(name: "CLibnftables", pkgConfig: "libnftables", providers: [.apt(["libnftables-dev"])]),
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+    .testTarget(name: "AugmenterTests", dependencies: ["Augmenter"], swiftSettings: strict),
     .testTarget(name: "GuestWireTests", dependencies: ["GuestWire"], swiftSettings: strict),
     .testTarget(
       name: "DescriptorTests",
