@@ -61,8 +61,8 @@ extension ForkService {
     let vm = session.vm
     do {
       switch message {
-      case .requestTicket(let count, let hierarchical):
-        let ticket = try await grant(vm, request, Int(count), hierarchical)
+      case .requestTicket(let count, let hierarchical, let host):
+        let ticket = try await grant(vm, request, Int(count), hierarchical, host)
         answer(vm, request, .ticketGranted(ticket: ticket.id, granted: UInt32(ticket.granted)))
       case .clone(let id):
         let ticket = try ownTicket(id, vm)
@@ -141,9 +141,9 @@ extension ForkService {
   /// Whether this guest may be repeating requests that an earlier daemon had begun to answer.
   private func isRepeated(_ vm: String) -> Bool { guests[vm]?.knownTickets == nil }
 
-  private func grant(_ vm: String, _ request: UInt32, _ count: Int, _ hierarchical: Bool) async throws
-    -> TicketRecord
-  {
+  private func grant(
+    _ vm: String, _ request: UInt32, _ count: Int, _ hierarchical: Bool, _ host: String
+  ) async throws -> TicketRecord {
     if let earlier = tickets.values.first(where: {
       $0.record.parent == vm && $0.record.guestRequest == Int64(request) && isRepeated(vm)
     }) {
@@ -154,7 +154,7 @@ extension ForkService {
     }
     return try await requestTicket(
       of: source(vm: vm), count: count, hierarchical: hierarchical, owner: .guest,
-      guestRequest: Int64(request), report: { _ in })
+      guestRequest: Int64(request), hosts: host.isEmpty ? [] : [host], report: { _ in })
   }
 
   /// The ticket, if it is this VM's. An agent gives out only tickets it was given, so one that was never given to it

@@ -53,7 +53,8 @@ extension GuestMessage {
           reason: try reader.outcome(), microseconds: try reader.number("microseconds")))
     case .requestTicket:
       .requestTicket(
-        clones: try reader.number("clones"), hierarchical: try reader.flag("hierarchical"))
+        clones: try reader.number("clones"), hierarchical: try reader.flag("hierarchical"),
+        host: try reader.text("host"))
     case .clone: .clone(ticket: try reader.text("ticket"))
     case .kill: .kill(ticket: try reader.text("ticket"))
     case .cloneName:

@@ -88,9 +88,10 @@ extension GuestMessage {
     case .identityTaken(let taken):
       try writer.outcome(taken.reason)
       writer.number(taken.microseconds)
-    case .requestTicket(let clones, let hierarchical):
+    case .requestTicket(let clones, let hierarchical, let host):
       writer.number(clones)
       writer.number(UInt8(hierarchical ? 1 : 0))
+      try writer.text("host", host)
     case .clone(let ticket), .kill(let ticket):
       try writer.text("ticket", ticket)
     case .createClones(let snapshot, let ticket):

@@ -21,7 +21,7 @@ public enum GuestMessage: Equatable, Sendable {
   case networkTaken(reason: String?)
 
   // guest → host: requests of guest processes
-  case requestTicket(clones: UInt32, hierarchical: Bool)
+  case requestTicket(clones: UInt32, hierarchical: Bool, host: String = "")
   case clone(ticket: String)
   case checkpoint
   case createClones(snapshot: String, ticket: String)

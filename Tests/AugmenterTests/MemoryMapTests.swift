@@ -6,7 +6,7 @@ struct MemoryMapTests {
   private static let text = """
     555555554000-555555556000 r-xp 00001000 08:01 1234                       /usr/bin/a program
     555555557000-555555578000 rw-p 00000000 00:00 0                          [heap]
-    7ffff7a00000-7ffff7c00000 rw-p 00000000 00:00 0 
+    7ffff7a00000-7ffff7c00000 rw-p 00000000 00:00 0
     7ffff7d00000-7ffff7d01000 rw-s 00000000 00:05 77                         /dev/shm/x (deleted)
     7ffffffde000-7ffffffff000 rw-p 00000000 00:00 0                          [stack]
     7ffffffff000-7ffffffff001 r-xp 00000000 00:00 0                          [vdso]

@@ -7,7 +7,8 @@ import Testing
   /// `clone`: forks and ends in each clone as its number says. `ticket`: asks and notes what came of it.
   static let program = """
     #include <errno.h>
-    #include <snowflock.h>
+    #include <errno.h>
+      #include <snowflock.h>
     #include <stdio.h>
     #include <stdlib.h>
     #include <string.h>
@@ -32,7 +33,7 @@ import Testing
         printf("%d %d %d %.*s\\n", ends[index].vmid, ends[index].how, ends[index].status,
                (int)ends[index].result_length, (char *)ends[index].result);
       sf_free_statuses(ends, joined);
-      printf("%d %s\\n", sf_kill(ticket), sf_strerror(cc_start("block")));
+      printf("%d %s\\n", sf_kill(ticket), sf_strerror(-ENOSYS));
       return 0;
     }
     """
@@ -47,13 +48,13 @@ import Testing
 
     try machine.send(.exec(.init(id: 801, arguments: ["/root/try", "clone"])), request: 801)
     let granting = try machine.wait("requestTicket") {
-      if case .requestTicket(3, true) = $0 { true } else { nil }
+      if case .requestTicket(3, true, "") = $0 { true } else { nil }
     }.request
     try machine.send(.ticketGranted(ticket: "ticket-1", granted: 2), request: granting)
     let forking = try machine.wait("clone") { if case .clone("ticket-1") = $0 { true } else { nil } }.request
     try machine.send(.exec(.init(id: 802, arguments: ["/root/try", "ticket"])), request: 802)
     let asking = try machine.wait("requestTicket") {
-      if case .requestTicket(2, false) = $0 { true } else { nil }
+      if case .requestTicket(2, false, "") = $0 { true } else { nil }
     }.request
     try machine.prepare()
     let state = try machine.snapshot()
@@ -97,7 +98,7 @@ import Testing
     try machine.reconnect()
     try machine.send(.hello(.init(session: 2, epoch: machine.epoch, hostTimeNanoseconds: 0)))
     let again = try machine.wait("requestTicket again") {
-      if case .requestTicket(2, false) = $0 { true } else { nil }
+      if case .requestTicket(2, false, "") = $0 { true } else { nil }
     }
     #expect(again.request == asking)
     try machine.send(.ticketGranted(ticket: "ticket-2", granted: 1), request: asking)

@@ -12,7 +12,7 @@ import Testing
     .prepared(reason: "no /dev/kmsg", noteAddress: 0, noteBytes: 0),
     .identityTaken(.init(reason: nil, microseconds: 12)),
     .identityTaken(.init(reason: "no reseed", microseconds: 3_000_000)),
-    .requestTicket(clones: 8, hierarchical: true), .clone(ticket: "t"), .checkpoint,
+    .requestTicket(clones: 8, hierarchical: true, host: "h2"), .clone(ticket: "t"), .checkpoint,
     .createClones(snapshot: "s", ticket: "t"), .exit(vmid: 3, status: -7, result: [1, 2, 3]),
     .join(ticket: "t", timeoutMilliseconds: -1), .kill(ticket: "t"), .cancel,
     .cloneName(ticket: "t", vmid: 3), .cloneNamed(name: "dev.3"),

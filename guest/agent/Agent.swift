@@ -183,7 +183,9 @@ final class Agent {
     case SF_AGENT_REQUEST_TICKET:
       guard request.number > 0 else { return client.fail(EINVAL, "a ticket is for at least one clone") }
       requests.ask(
-        .requestTicket(clones: UInt32(request.number), hierarchical: request.flag != 0), for: client)
+        .requestTicket(
+          clones: UInt32(request.number), hierarchical: request.flag != 0, host: text(request.snapshot)),
+        for: client)
     case SF_AGENT_CLONE:
       requests.ask(.clone(ticket: ticket), for: client)
     case SF_AGENT_CHECKPOINT:

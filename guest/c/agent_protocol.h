@@ -30,7 +30,8 @@ enum {
 
 /* Requests. */
 enum {
-  SF_AGENT_REQUEST_TICKET = 1, /* number clones, flag hierarchical → id ticket, count granted */
+  SF_AGENT_REQUEST_TICKET = 1, /* number clones, flag hierarchical, snapshot: a host, or empty → id ticket,
+                                  count granted */
   SF_AGENT_CLONE = 2,          /* ticket → vmid, count processes of this VM */
   SF_AGENT_CHECKPOINT = 3,     /* → id snapshot; in a clone also vmid, count */
   SF_AGENT_CREATE_CLONES = 4,  /* snapshot, ticket */

@@ -49,7 +49,7 @@ final class Collector {
 
   func collectAndSend(since begin: UInt64) throws {
     var fresh = MapDifference(
-      from: away.mappingsBefore, to: away.state.mappings, breakBefore: 0, breakAfter: 0)
+      from: away.mappingsBefore, to: away.state.mappings, breakBefore: 1 << 62, breakAfter: 1 << 62)
     fresh.added += fresh.replaced
     fresh.added.sort { $0.start < $1.start }
     for mapping in away.state.mappings where !mapping.isShared {
