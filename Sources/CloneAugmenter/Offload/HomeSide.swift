@@ -106,10 +106,10 @@ final class HomeSide {
         guard now < deadline else { throw GivenUp(reason: "its time is over") }
         timeout = min(timeout, Int32((deadline - now) / 1000) + 1)
       }
-      var waiting = [descriptor, program, childEvents].map {
+      var waiting = [descriptor, program, childEvents, tracer.tickets.descriptor].map {
         pollfd(fd: $0, events: Int16(POLLIN), revents: 0)
       }
-      let count = poll(&waiting, 3, timeout)
+      let count = poll(&waiting, 4, timeout)
       if count < 0 && errno != EINTR { throw SystemError("poll") }
       if waiting[1].revents != 0 { throw ProgramEnded() }
       if waiting[2].revents != 0 {
@@ -118,6 +118,7 @@ final class HomeSide {
         try tracer.serveOthers()
       }
       if waiting[0].revents != 0 { return true }
+      if waiting[3].revents != 0 { tracer.tickets.look() }
       if count == 0, signalWaits() { throw GivenUp(reason: "a signal waits for the program") }
     }
   }

@@ -48,6 +48,14 @@ final class Tickets {
     return ticket.isEmpty ? nil : ticket
   }
 
+  /// Where the answer to a request comes; -1: none is awaited.
+  var descriptor: Int32 { asking?.descriptor ?? -1 }
+
+  /// Takes a ticket that has come: from then on it is known to a successor, too.
+  func look() {
+    if let asking, asking.isReadable { noteAhead() }
+  }
+
   /// Takes what has come of the request.
   private func noteAhead() {
     guard let asking else { return }

@@ -12,6 +12,7 @@ extension Tracer {
       try stepOver(tid, entry, breakpoint)
       return try go(tid)
     }
+    tickets.look()
     shared.pointee.call += 1
     shared.pointee.counters.calls += 1
     shared.pointee.entry = entry
