@@ -40,6 +40,7 @@ struct ct_shared {
   uint32_t ended;   /* the program has ended, with this status */
   int32_t status;
   uint32_t reserved;
+  uint64_t struck;  /* the last call in which a test's fault has killed a tracer */
   uint64_t call;    /* its number, from 1 */
   uint64_t mask;    /* its signal mask at the entry */
   uint64_t result_bytes; /* how much of the journal is its result */

@@ -58,6 +58,7 @@ struct Supervisor {
       deaths = shared.pointee.counters.calls == calls ? deaths + 1 : 0
       calls = shared.pointee.counters.calls
       shared.pointee.counters.takeovers += 1
+      if options.isVerbose { say("the tracer ended with status \(event.value); another takes its place") }
       tracer = try startTracer(isSuccessor: true, letGo: deaths >= Self.deathLimit)
     }
     return programStatus ?? 1

@@ -102,9 +102,10 @@ extension Tracer {
 
   /// A test's fault: this tracer is killed. Not twice by one call.
   func strike(_ step: FaultPlan.Step) {
-    guard shared.pointee.counters.takeovers < shared.pointee.call,
+    guard shared.pointee.struck != shared.pointee.call,
       options.faults.strikes(step, call: shared.pointee.call)
     else { return }
+    shared.pointee.struck = shared.pointee.call
     kill(getpid(), SIGKILL)
   }
 }
