@@ -32,7 +32,7 @@ import Testing
         printf("%d %d %d %.*s\\n", ends[index].vmid, ends[index].how, ends[index].status,
                (int)ends[index].result_length, (char *)ends[index].result);
       sf_free_statuses(ends, joined);
-      printf("%d %s\\n", sf_kill(ticket), sf_strerror(cc_start("block")));
+      printf("%d %s\\n", sf_kill(ticket), sf_strerror(-ENOSYS));
       return 0;
     }
     """

@@ -219,7 +219,11 @@ final class Agent {
   }
 
   private func answer(_ message: GuestMessage, request: UInt32) {
-    guard let client = requests.take(request)?.client else { return }
+    guard let client = requests.take(request)?.client else {
+      // The process that asked has gone, and nobody else knows the ticket.
+      if case .ticketGranted(let ticket, _) = message { requests.ask(.kill(ticket: ticket), for: nil) }
+      return
+    }
     var answer = sf_agent_answer()
     switch message {
     case .ticketGranted(let ticket, let granted):

@@ -109,8 +109,9 @@ typedef struct {
  * ends before it. When the VM is forked meanwhile it goes on in the parent; in the clone it is -ECANCELED. */
 int sf_run(sf_command *command);
 
-/* The bounds of a block to be computed elsewhere. They need the Controller, which this version does not have:
- * -ENOSYS, and the block runs here. */
+/* The bounds of a block: under `sf-offload --block NAME`, what is done from a cc_start(NAME) to the next cc_stop() is
+ * done in a clone, and its effect is this process's as if it had been done here. Without sf-offload, and for other
+ * names, they do nothing. 0. */
 int cc_start(const char *block);
 int cc_stop(void);
 

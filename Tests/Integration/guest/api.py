@@ -63,7 +63,7 @@ def errors():
     assert error_of(snowflock.request_ticket, 0) == errno.EINVAL
     assert error_of(snowflock.request_ticket, 1, host="nowhere") == errno.ENOENT
     assert error_of(snowflock.clone, snowflock.Ticket("t-0000000000000000", 1)) == errno.ENOENT
-    assert error_of(snowflock.cc_start, "block") == errno.ENOSYS
+    assert snowflock.cc_start("block") is None and snowflock.cc_stop() is None
 
 
 results()

@@ -1,0 +1,142 @@
+import Foundation
+import Support
+import Testing
+
+/// Unmodified programs whose blocks run in clones: what they print and how they end is the same as without.
+@Suite("Blocks of programs in clones", .serialized, .ownHost)
+struct OffloadTests {
+  private let host: TestHost
+
+  init() throws {
+    host = try #require(TestHost.here)
+    try host.device()
+  }
+
+  struct Report: Decodable {
+    var programStatus: Int
+    var calls: Int
+    var offloaded: Int
+    var ranAtHome: Int
+    var conflicts: Int
+    var dropped: Int
+    var cameHomeEarly: Int
+    var bytesHome: Int
+    var takeovers: Int
+  }
+
+  private func run(
+    _ program: [String], block: String = "block", options: [String] = [], fault: String? = nil,
+    vm: String = "dev"
+  ) throws -> (outcome: Command.Outcome, report: Report) {
+    let faults = fault.map { ["env", "SF_OFFLOAD_FAULT=" + $0] } ?? []
+    let outcome = try host.start(
+      ["exec", vm, "--"] + faults + ["sf-offload", "--block", block, "--report", "/tmp/report"] + options + [
+        "--"
+      ]
+        + program
+    ).wait(seconds: 600)
+    let decoder = JSONDecoder()
+    decoder.keyDecodingStrategy = .convertFromSnakeCase
+    let report = try host.inside(vm, "cat", "/tmp/report")
+    return (outcome, try decoder.decode(Report.self, from: Data(report.utf8)))
+  }
+
+  /// The same output and the same end as without sf-offload.
+  private func compare(
+    _ program: [String], block: String = "block", options: [String] = [], fault: String? = nil,
+    vm: String = "dev"
+  ) throws -> Report {
+    let plain = try host.start(["exec", vm, "--"] + program).wait()
+    let (outcome, report) = try run(program, block: block, options: options, fault: fault, vm: vm)
+    #expect(outcome.text == plain.text && outcome.error == plain.error, "\(program) \(fault ?? "")")
+    #expect(outcome.status == plain.status && report.programStatus == Int(plain.status))
+    #expect(report.calls == report.offloaded + report.ranAtHome)
+    return report
+  }
+
+  @Test(
+    "Memory, registers, files and signal state come back",
+    arguments: [
+      "static", "heap", "mappings", "stack", "floats", "file", "big", "recursive", "handler", "jump",
+    ])
+  func whole(kind: String) throws {
+    let report = try compare(["sf-blocks", kind, "2"])
+    #expect(report.calls == 2 && report.offloaded == 2 && report.takeovers == 0)
+    // A jump out of the block ends at the next call that is home's; all others at the block's end.
+    #expect(report.cameHomeEarly == (kind == "jump" ? 2 : 0))
+  }
+
+  @Test(
+    "A block comes home before what must be done there: children, output, signals, its end",
+    arguments: ["home", "print", "raise", "exit", "fault", "caught"])
+  func early(kind: String) throws {
+    let report = try compare(["sf-blocks", kind, "2"])
+    #expect(report.calls >= 1 && report.offloaded == report.calls && report.cameHomeEarly == report.calls)
+  }
+
+  @Test("A block between cc_start and cc_stop; of another name they do nothing")
+  func marked() throws {
+    let report = try compare(["sf-blocks", "marked", "2"], block: "marked block")
+    #expect(report.calls == 2 && report.offloaded == 2)
+    #expect(try compare(["sf-blocks", "marked", "1"], block: "block").calls == 0)
+  }
+
+  @Test("A program with threads stays at home where whole pages are merged; by words its block goes")
+  func threads() throws {
+    #expect(try compare(["sf-blocks", "threads", "2"]).ranAtHome == 2)
+    let report = try compare(["sf-blocks", "threads", "2"], options: ["--merge", "words"])
+    #expect(report.offloaded + report.conflicts == 2)
+  }
+
+  @Test("--mode never, a limit of time, a function that is not there, a program that is not there")
+  func options() throws {
+    #expect(try compare(["sf-blocks", "static", "2"], options: ["--mode", "never"]).ranAtHome == 2)
+    #expect(try compare(["sf-blocks", "static", "1"], options: ["--limit", "0.001"]).ranAtHome == 1)
+    let none = try run(["sf-blocks", "static", "1"], block: "nothing")
+    #expect(none.report.calls == 0 && none.outcome.status == 7)
+    #expect(none.outcome.error.contains("it has no function nothing"))
+    #expect(try run(["/nonexistent"]).outcome.status == 127)
+    #expect(try host.sfctl("exec", "dev", "--", "sf-offload", "--block").status == 2)
+  }
+
+  @Test("Programs that nobody here wrote: bash and Python, a function of theirs away")
+  func others() throws {
+    try host.device("debian", image: "debian", memory: "384M")
+    defer { _ = try? host.sfctl("vm", "destroy", "debian") }
+    let shell = "for i in 1 2 3; do x=$((x + i)); done; echo $x; echo b a | tr ' ' '\\n' | sort; exit 5"
+    let bash = try compare(
+      ["bash", "-c", shell], block: "evalexp", options: ["--limit", "60"], vm: "debian")
+    #expect(bash.calls == 3 && bash.offloaded == 3)
+    let python = try compare(
+      ["python3", "-c", "print(sorted([5, 3, 9]), 2.5 ** 7); exit(3)"], block: "PyList_Sort",
+      options: ["--limit", "60"], vm: "debian")
+    #expect(python.calls >= 1)
+  }
+
+  @Test(
+    "The clone dies, the link is cut, the result is damaged, the clone lies, the tracer is killed: the program is right",
+    arguments: [
+      "clone-started", "clone-running", "clone-collecting", "clone-sending", "clone-power", "link-home",
+      "link-out",
+      "damage", "lie", "deadline", "tracer-entry", "tracer-forked", "tracer-receiving", "tracer-preparing",
+      "tracer-committing", "tracer-writing", "tracer-committed",
+    ])
+  func faults(step: String) throws {
+    let report = try compare(["sf-blocks", "mappings", "2"], fault: step + ":1")
+    #expect(report.calls == 2)
+    // After the merge has begun to write, it is brought to its end; before that, the block runs at home.
+    let isMerged = ["tracer-committing", "tracer-writing", "tracer-committed"].contains(step)
+    #expect(report.offloaded == (isMerged ? 2 : 1) && report.dropped == (isMerged ? 0 : 1))
+    #expect(report.takeovers == (step.hasPrefix("tracer-") ? 1 : 0))
+  }
+
+  @Test("200 calls, each with a fault at a random step")
+  func manyFaults() throws {
+    var calls = 0
+    for seed in 1...8 {
+      let kind = ["mappings", "heap", "static", "file"][seed % 4]
+      calls += try compare(["sf-blocks", kind, "25"], fault: "random:\(seed)").calls
+    }
+    #expect(calls == 200)
+  }
+}
