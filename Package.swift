@@ -92,6 +92,8 @@ let package = Package(
         .product(name: "SwiftProtobuf", package: "swift-protobuf"),
       ], exclude: ["proto"], swiftSettings: strict),
     .target(name: "GuestWire", swiftSettings: strict),
+    // 6  process offload: what the guest's sf-offload is built from, too
+    .target(name: "Augmenter", path: "Sources/CloneAugmenter/Augmenter", swiftSettings: strict),
     .target(name: "LinuxSystem", dependencies: ["CLinux"], swiftSettings: strict),
     .target(name: "CLinux"),
     .systemLibrary(
@@ -100,6 +102,7 @@ let package = Package(
     .systemLibrary(name: "CLibnftables", pkgConfig: "libnftables", providers: [.apt(["libnftables-dev"])]),
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
     .testTarget(name: "ControllerTests", dependencies: ["Controller"], swiftSettings: strict),
+    .testTarget(name: "AugmenterTests", dependencies: ["Augmenter"], swiftSettings: strict),
     .testTarget(name: "GuestWireTests", dependencies: ["GuestWire"], swiftSettings: strict),
     .testTarget(
       name: "DescriptorTests",
