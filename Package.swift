@@ -72,6 +72,9 @@ let package = Package(
 
     // 6  the device's calls, at home or in a clone; the guest's program has it too
     .target(name: "Controller", path: "Sources/CloneAugmenter/Controller", swiftSettings: strict),
+    // 6  the device and its clone: when a standby gets its next checkpoint
+    .target(
+      name: "ReplicationPolicy", path: "Sources/CloneAugmenter/Replicator/Policy", swiftSettings: strict),
 
     // what the phases stand on
     .target(
@@ -141,6 +144,7 @@ let package = Package(
     .target(
       name: "McdistSimulation", dependencies: ["Mcdist", "GuestMemory"], path: "Tests/McdistSimulation",
       swiftSettings: strict),
+    .testTarget(name: "ReplicationPolicyTests", dependencies: ["ReplicationPolicy"], swiftSettings: strict),
     .testTarget(name: "LinuxSystemTests", dependencies: ["LinuxSystem"], swiftSettings: strict),
     .testTarget(
       name: "MemtapTests",

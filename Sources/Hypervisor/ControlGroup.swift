@@ -13,13 +13,17 @@ struct ControlGroup {
 
   /// The group `snowfork` of the first hierarchy that has the controller, there or not; nil: none has.
   static var top: ControlGroup? {
-    let controllers = ProcessFiles.firstLine("/sys/fs/cgroup/cgroup.controllers")
-    if controllers.split(separator: " ").contains("cpu") {
-      return ControlGroup(path: "/sys/fs/cgroup/snowfork", version: .two)
+    // `ip netns exec`, by which the lab's daemons are started, covers /sys with one that has no cgroups.
+    for root in ["/sys/fs/cgroup", "/proc/1/root/sys/fs/cgroup"] {
+      let controllers = ProcessFiles.firstLine("\(root)/cgroup.controllers")
+      if controllers.split(separator: " ").contains("cpu") {
+        return ControlGroup(path: "\(root)/snowfork", version: .two)
+      }
+      for mount in ["\(root)/cpu", "\(root)/cpu,cpuacct"] where access("\(mount)/tasks", F_OK) == 0 {
+        return ControlGroup(path: "\(mount)/snowfork", version: .one)
+      }
     }
-    let mounts = ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct"]
-    return mounts.first { access("\($0)/cpu.cfs_quota_us", F_OK) == 0 || access("\($0)/tasks", F_OK) == 0 }
-      .map { ControlGroup(path: "\($0)/snowfork", version: .one) }
+    return nil
   }
 
   func child(_ name: String) -> ControlGroup { ControlGroup(path: "\(path)/\(name)", version: version) }

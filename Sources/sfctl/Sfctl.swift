@@ -20,7 +20,8 @@ struct Sfctl: AsyncParsableCommand {
     version: snowforkVersion,
     subcommands: [
       VMCommand.self, ForkCommand.self, SnapshotCommand.self, CloneCommand.self, PSCommand.self,
-      ExecCommand.self, MPIRunCommand.self, OffloadCommand.self, JoinCommand.self, KillCommand.self, TicketCommand.self,
+      ExecCommand.self, MPIRunCommand.self, OffloadCommand.self, JoinCommand.self, KillCommand.self,
+      TicketCommand.self,
       StatsCommand.self,
       TopCommand.self, ReportCommand.self, HostCommand.self, LabCommand.self, ImageCommand.self,
       DaemonCommand.self, DoctorCommand.self,

@@ -51,7 +51,8 @@ import Testing
     var now: UInt64 = 5, sent: [[UInt8]] = [], received: [[UInt8]] = [], last: UInt64 = 0, bytes: UInt64 = 0
     for number in 0..<3000 {
       now += random.next() % 10_000_000
-      let frame = withUnsafeBytes(of: UInt32(number)) { Array($0) }
+      let frame =
+        withUnsafeBytes(of: UInt32(number)) { Array($0) }
         + [UInt8](repeating: 0, count: Int(random.next() % 1400))
       if queue.push(frame, now: now) { sent.append(frame) }
       while let due = queue.nextDue, let arrived = queue.pop(now: now) {

@@ -50,7 +50,8 @@ struct GuestChannelTests {
   @Test func `a request is reported with its number`() throws {
     let line = try Line()
     try line.receive(.requestTicket(clones: 8, hierarchical: false), request: 5)
-    guard case .request(5, .requestTicket(clones: 8, hierarchical: false, host: "")) = line.events.first else {
+    guard case .request(5, .requestTicket(clones: 8, hierarchical: false, host: "")) = line.events.first
+    else {
       Issue.record("reported \(line.events)")
       return
     }

@@ -16,7 +16,9 @@ struct CPULimitTests {
       let name = try String(contentsOfFile: directory + "comm", encoding: .utf8)
       let groups = try String(contentsOfFile: directory + "cgroup", encoding: .utf8)
       let ours = groups.split(separator: "\n").first { $0.contains("/snowfork/") }
-      return (thread, name.trimmingCharacters(in: .newlines), ours.map { String($0.split(separator: "/").last!) })
+      return (
+        thread, name.trimmingCharacters(in: .newlines), ours.map { String($0.split(separator: "/").last!) }
+      )
     }
   }
 
@@ -27,7 +29,9 @@ struct CPULimitTests {
     return Int(fields[11])! + Int(fields[12])!
   }
 
-  @Test("Each virtual CPU has its share, other threads are left alone, also after the daemon's death; clones are not slow")
+  @Test(
+    "Each virtual CPU has its share, other threads are left alone, also after the daemon's death; clones are not slow"
+  )
   func share() throws {
     try host.device("weak", vcpus: 2, options: ["--cpu-limit", "20"])
     #expect(try host.vm("weak")?.cpuLimitPercent == 20)

@@ -5,7 +5,8 @@ import Wire
 
 /// A guest's sf-offload, played: the program that is asked for says what becomes of it.
 struct FakeOffload {
-  static let report = #"{"bytes_home":4096,"bytes_out":2097152,"calls":3,"conflicts":0,"forward_us":265000,"#
+  static let report =
+    #"{"bytes_home":4096,"bytes_out":2097152,"calls":3,"conflicts":0,"forward_us":265000,"#
     + #""merge_us":1400,"offloaded":2,"program_status":7,"ran_at_home":1,"run_us":77000,"why":"a field of its own"}"#
 
   /// Files of all guests; their names are random.
@@ -22,7 +23,9 @@ struct FakeOffload {
     let arguments = start.arguments
     switch arguments[0] {
     case "cat":
-      guard let file = Self.files.withLock({ $0[arguments[1]] }) else { return try await end(1, error: "no such file") }
+      guard let file = Self.files.withLock({ $0[arguments[1]] }) else {
+        return try await end(1, error: "no such file")
+      }
       try await say(file)
       try await end(0)
     case "rm":

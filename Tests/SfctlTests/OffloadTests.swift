@@ -14,7 +14,8 @@ import Testing
           == "/usr/bin/sf-offload --block f --mode always --report FILE -- arguments --json two words\n")
       #expect(usual.error == Self.summary && usual.status == 7)
       let all = try await sfctl(
-        "offload", "dev", "--block", "f", "--to", "h1", "--merge", "words", "--mode", "auto", "--env", "A=b=c",
+        "offload", "dev", "--block", "f", "--to", "h1", "--merge", "words", "--mode", "auto", "--env",
+        "A=b=c",
         "--", "arguments")
       #expect(
         all.output == "/usr/bin/sf-offload --block f --mode auto --merge words --host h1 --report FILE "
@@ -85,7 +86,9 @@ import Testing
       for program in ["no-report", "bad-report"] {
         let silent = try await sfctl("offload", "dev", "--block", "f", "--json", "--", program)
         #expect(silent.status == 1 && silent.output == "")
-        #expect(silent.error.hasPrefix("sfctl: cannot tell what became of \(program) in dev: sf-offload ended with"))
+        #expect(
+          silent.error.hasPrefix("sfctl: cannot tell what became of \(program) in dev: sf-offload ended with")
+        )
       }
     }
   }

@@ -6,6 +6,8 @@ import Testing
 public struct OwnHost: SuiteTrait, TestTrait, TestScoping {
   /// More than 0: a lab of so many hosts, the suite's sfctl talking to its h1.
   var labHosts = 0
+  /// For `lab up`.
+  var labOptions: [String] = []
 
   public var isRecursive: Bool { true }
 
@@ -26,7 +28,7 @@ public struct OwnHost: SuiteTrait, TestTrait, TestScoping {
       return
     }
     let host = try TestHost()
-    if labHosts > 0 { try host.labUp(hosts: labHosts) }
+    if labHosts > 0 { try host.labUp(hosts: labHosts, options: labOptions) }
     let result = await Self.result { try await TestHost.$here.withValue(host) { try await function() } }
     let log = host.daemonLog
     let left = (labHosts > 0 ? host.labDown() : []) + LeftBehind.afterEnd(of: host)
@@ -60,5 +62,7 @@ extension Trait where Self == OwnHost {
   /// A host of the suite's own, `TestHost.here` in its tests.
   public static var ownHost: Self { OwnHost() }
   /// A lab of the suite's own: `TestHost.here` is its h1, and the others are reached by `lab exec`.
-  public static func ownLab(hosts: Int) -> Self { OwnHost(labHosts: hosts) }
+  public static func ownLab(hosts: Int, options: [String] = []) -> Self {
+    OwnHost(labHosts: hosts, labOptions: options)
+  }
 }

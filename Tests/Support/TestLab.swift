@@ -2,15 +2,19 @@ import Foundation
 
 /// Several hosts on this machine: network namespaces, as `sfctl lab` makes them.
 extension TestHost {
-  func labUp(hosts: Int) throws {
-    let outcome = try sfctl("lab", "up", "--hosts", "\(hosts)")
-    guard outcome.status == 0 else { throw Failed(["lab", "up"], outcome) }
+  func labUp(hosts: Int, options: [String]) throws {
+    let arguments = ["lab", "up", "--hosts", "\(hosts)"] + options
+    let outcome = try start(arguments).wait()
+    guard outcome.status == 0 else { throw Failed(arguments, outcome) }
   }
 
   /// Takes the lab down and says what is there all the same.
   func labDown() -> [String] {
     let names = labNamespaces()
-    guard let outcome = try? sfctl("lab", "down"), outcome.status == 0 else { return ["the lab"] }
+    do {
+      let outcome = try sfctl("lab", "down")
+      guard outcome.status == 0 else { return ["the lab: \(outcome.error)"] }
+    } catch { return ["the lab: \(error)"] }
     _ = eventually(seconds: 20) { LeftBehind.processes(of: self).isEmpty }
     return names.filter { FileManager.default.fileExists(atPath: "/run/netns/" + $0) }.map {
       "network namespace \($0)"
@@ -22,6 +26,7 @@ extension TestHost {
       var name: String
       var namespace: String
       var address: String
+      var link: String
     }
     var bridge: String
     var hosts: [Host]
@@ -46,6 +51,11 @@ extension TestHost {
         .filter { $0.contains("snowfork") }
       return links.map { "\(host.name): \($0)" } + tables.map { "\(host.name): \($0)" }
     }
+  }
+
+  /// The kinds of the hosts' links, h1's first.
+  public func labLinks() throws -> [String] {
+    try document("lab", "ls", as: LabDocument.self).hosts.map(\.link)
   }
 
   private func labNamespaces() -> [String] {

@@ -185,5 +185,6 @@ func copyText<Array>(_ text: String, to array: inout Array) {
 /// A host's name as a process sends it: nil for what no host can be called, which the frames would not carry.
 func hostName(_ bytes: [UInt8]) -> String? {
   let name = String(decoding: bytes, as: UTF8.self)
-  return !bytes.isEmpty && bytes.count <= GuestMessage.nameLimit && name.utf8.elementsEqual(bytes) ? name : nil
+  return !bytes.isEmpty && bytes.count <= GuestMessage.nameLimit && name.utf8.elementsEqual(bytes)
+    ? name : nil
 }

@@ -21,7 +21,8 @@ struct OffloadCommand: AsyncParsableCommand {
   @Option(help: "The function, by its symbol in the program or one of its libraries; or cc_start's block.")
   var block: String
   @Option(help: "The host for the clones (default: where there is room).") var to: String?
-  @Option(help: "What is merged; words for programs with threads that run on meanwhile (default: it is seen).")
+  @Option(
+    help: "What is merged; words for programs with threads that run on meanwhile (default: it is seen).")
   var merge: Merge?
   @Option(help: "auto: where it is faster by what has been measured.") var mode = Mode.always
   @Option(help: "NAME=VALUE for the program's environment; may be given again.") var env: [String] = []
@@ -76,7 +77,8 @@ struct OffloadCommand: AsyncParsableCommand {
     .with {
       $0.name = name
       $0.arguments =
-        [Self.program, "--block", block, "--mode", mode.rawValue] + (merge.map { ["--merge", $0.rawValue] } ?? [])
+        [Self.program, "--block", block, "--mode", mode.rawValue]
+        + (merge.map { ["--merge", $0.rawValue] } ?? [])
         + (to.map { ["--host", $0] } ?? []) + ["--report", report, "--"] + command
       $0.environment = env
     }

@@ -37,7 +37,8 @@ enum QuietRun {
           case .stderr, nil: break
           }
         }
-        throw Failure("\(command[0]) in \(vm) was cut short: the VM has ended meanwhile. Try “sfctl ps --all”.")
+        throw Failure(
+          "\(command[0]) in \(vm) was cut short: the VM has ended meanwhile. Try “sfctl ps --all”.")
       })
   }
 }

@@ -55,7 +55,8 @@ struct Lab: Codable {
     for argument in links {
       guard let index = hosts.firstIndex(where: { $0.name == argument.host }) else {
         throw Failure(
-          "cannot make a lab: there is no host \(argument.host) for --link. They are h1 to h\(count).", .usage)
+          "cannot make a lab: there is no host \(argument.host) for --link. They are h1 to h\(count).", .usage
+        )
       }
       hosts[index].link = argument.link
     }

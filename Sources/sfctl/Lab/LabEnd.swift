@@ -1,3 +1,4 @@
+import CloneNetwork
 import Foundation
 import Hypervisor
 import LinuxSystem
@@ -23,7 +24,10 @@ extension Lab {
       try? await Task.sleep(for: .milliseconds(20))
       left = processes(outer)
     }
-    for own in hosts.map({ paths(of: $0, outer) }) {
+    for host in hosts {
+      let own = paths(of: host, outer)
+      // Routers of families are namespaces of their own; a daemon that was killed leaves them.
+      try? HostNetwork(namespace: "/run/netns/\(host.namespace)").sweep(keeping: [])
       umount2(own.run + "/mem", CInt(MNT_DETACH))
       LibvirtHypervisor.removeLimits(embeddedRoot: own.state + "/libvirt")
     }

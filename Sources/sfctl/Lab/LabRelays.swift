@@ -23,7 +23,8 @@ extension Lab {
         guard !DetachedProcess.hasExited(pid), ContinuousClock.now < deadline else {
           let said = (try? String(contentsOfFile: log, encoding: .utf8)) ?? ""
           throw Failure(
-            "cannot make the link of \(host.name): \(said.split(separator: "\n").last ?? "its relay does not begin").")
+            "cannot make the link of \(host.name): \(said.split(separator: "\n").last ?? "its relay does not begin")."
+          )
         }
         try await Task.sleep(for: .milliseconds(5))
       }

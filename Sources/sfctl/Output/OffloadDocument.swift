@@ -4,7 +4,8 @@ import Foundation
 struct OffloadDocument {
   /// The contract's fields; each is a whole number.
   static let fields = [
-    "program_status", "calls", "offloaded", "ran_at_home", "conflicts", "bytes_out", "bytes_home", "forward_us",
+    "program_status", "calls", "offloaded", "ran_at_home", "conflicts", "bytes_out", "bytes_home",
+    "forward_us",
     "run_us", "merge_us",
   ]
 
