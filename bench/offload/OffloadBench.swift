@@ -85,7 +85,7 @@ struct OffloadBench {
     var isSame = true
     func compare(_ run: Device.Run) {
       guard run.status != nil, plain.home.status != nil else { return }
-      isSame = isSame && run.status == plain.home.status && run.output == plain.home.output
+      isSame = isSame && run.status == plain.home.status && lines(run) == lines(plain.home)
     }
     let always = try device.offload(program, input, on: "dev", mode: "always", limitS: limitS)
     compare(always.run)
@@ -107,6 +107,13 @@ struct OffloadBench {
       maxSpeedUp: homeUs / plain.clone.microseconds,
       alwaysSpeedUp: homeUs / always.run.microseconds, autoSpeedUp: homeUs / last.run.microseconds,
       sameOutput: isSame)
+  }
+
+  /// Standard output and error come together by one way and apart by the other: in no order.
+  private func lines(_ run: Device.Run) -> [Data] {
+    run.output.split(separator: UInt8(ascii: "\n")).map { Data($0) }.sorted {
+      $0.lexicographicallyPrecedes($1)
+    }
   }
 
   private func each(_ body: (BenchProgram, BenchProgram.Input) throws -> Void) throws {

@@ -24,7 +24,7 @@ struct BenchProgram {
           ])
       }),
     BenchProgram(
-      name: "compare", block: "SimilarityImage",
+      name: "compare", block: "SimilarityMetricImage",
       inputs: ["10k", "30k", "100k"].map { size in
         Input(
           name: size,

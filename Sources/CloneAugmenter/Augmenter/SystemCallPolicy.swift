@@ -22,7 +22,7 @@ package enum SystemCallPolicy {
   static let free: [UInt32] = [
     14, 15,  // rt_sigprocmask, rt_sigreturn
     24, 39, 186,  // sched_yield, getpid, gettid
-    96, 228, 201, 229,  // gettimeofday, clock_gettime, time, clock_getres
+    96, 228, 201, 229, 100,  // gettimeofday, clock_gettime, time, clock_getres, times
     102, 104, 107, 108, 110, 111,  // getuid, getgid, geteuid, getegid, getppid, getpgrp
     97, 204,  // getrlimit, sched_getaffinity
   ]
