@@ -99,6 +99,23 @@ struct OffloadTests {
     #expect(try host.sfctl("exec", "dev", "--", "sf-offload", "--block").status == 2)
   }
 
+  @Test("--mode auto leaves at home what is shorter than a fork, and keeps what it has learnt")
+  func automatic() throws {
+    // Measuring a call at home is not seen either where blocks call themselves, or are left by a jump.
+    for kind in ["static", "recursive", "jump", "raise", "exit", "fault"] {
+      let report = try compare(["sf-blocks", kind, "3"], options: ["--mode", "auto"])
+      #expect(report.calls >= 1 && report.ranAtHome == report.calls)
+    }
+    #expect(
+      try compare(["sf-blocks", "marked", "3"], block: "marked block", options: ["--mode", "auto"]).calls == 3
+    )
+    let profile = try host.inside("dev", "cat", "/var/lib/snowflock/offload-profile")
+    #expect(profile.hasPrefix("snowfork-offload-profile 1\n") && profile.contains("block sf-blocks block "))
+    // A damaged one is begun anew.
+    _ = try host.inside("dev", "sh", "-c", "echo damaged >/var/lib/snowflock/offload-profile")
+    #expect(try compare(["sf-blocks", "static", "3"], options: ["--mode", "auto"]).calls == 3)
+  }
+
   @Test("Programs that nobody here wrote: bash and Python, a function of theirs away")
   func others() throws {
     try host.device("debian", image: "debian", memory: "384M")

@@ -22,14 +22,12 @@ struct FakeOffload {
   ) async throws {
     let arguments = start.arguments
     switch arguments[0] {
-    case "cat":
-      guard let file = Self.files.withLock({ $0[arguments[1]] }) else {
+    case "sh":
+      // Reads the report and removes it.
+      guard let file = Self.files.withLock({ $0.removeValue(forKey: arguments[3]) }) else {
         return try await end(1, error: "no such file")
       }
       try await say(file)
-      try await end(0)
-    case "rm":
-      _ = Self.files.withLock { $0.removeValue(forKey: arguments[2]) }
       try await end(0)
     default:
       try await offload(start, &messages)

@@ -13,7 +13,7 @@ enum ct_phase {
   CT_COMMITTING = 3 /* the result is being written → it is written again, from its beginning */
 };
 
-enum ct_breakpoint_kind { CT_BLOCK = 0, CT_CC_START = 1, CT_START = 2, CT_LOADER = 3, CT_CC_STOP = 4 };
+enum ct_breakpoint_kind { CT_BLOCK = 0, CT_CC_START = 1, CT_START = 2, CT_LOADER = 3, CT_CC_STOP = 4, CT_RETURN = 5 };
 
 struct ct_breakpoint {
   uint64_t address;

@@ -30,6 +30,19 @@ struct Breakpoints {
     if isSet { tracee.write(address, Self.trap) }
   }
 
+  /// Where a call at home ends. It takes the place of the last one in the table.
+  func addReturn(_ address: UInt64) -> Bool {
+    guard find(address) == nil, let original = tracee.read(address, 1) else { return false }
+    guard let index = all.firstIndex(where: { $0.kind == UInt8(CT_RETURN.rawValue) }) else {
+      add(address, CT_RETURN)
+      return find(address) != nil
+    }
+    all[index].address = address
+    all[index].original = original[0]
+    all[index].is_set = 1
+    return tracee.write(address, Self.trap)
+  }
+
   func remove(_ kind: ct_breakpoint_kind) {
     for index in all.indices where all[index].kind == UInt8(kind.rawValue) && all[index].is_set != 0 {
       tracee.write(all[index].address, [all[index].original])

@@ -1,4 +1,4 @@
-import CTrace
+import Controller
 import Glibc
 
 /// Where the next call runs.
@@ -10,33 +10,103 @@ enum Decision {
 
 /// What became of a call, in microseconds and bytes.
 struct CallMeasure {
-  enum Outcome { case home, merged, dropped, conflict }
+  enum Outcome { case home, merged, cameHomeEarly, gaveUp, dropped, conflict }
 
   var outcome = Outcome.home
   var forwardMicroseconds: UInt64 = 0
   var runMicroseconds: UInt64 = 0
+  /// From the block's end until the thread wakes.
   var mergeMicroseconds: UInt64 = 0
+  /// Of that, from when the result was here.
+  var applyMicroseconds: UInt64 = 0
+  /// From the call until the thread wakes, or its result was dropped.
+  var totalMicroseconds: UInt64 = 0
   var bytesHome: UInt64 = 0
+
+  var isMerged: Bool { outcome == .merged || outcome == .cameHomeEarly }
 }
 
 /// The one place where it is decided, call by call, whether to go, and where it is learnt what that took.
 final class Decider {
+  private static let profilePath = "/var/lib/snowflock/offload-profile"
+  /// So many short calls at home, one after the other, and the program is left alone.
+  private static let shortCallLimit = 64
+
   private let options: Options
+  private let call: BlockCall
+  private var controller = Controller()
+  private var hasLearnt = false
+  private var shortCalls = 0
 
-  init(_ options: Options) { self.options = options }
+  init(_ options: Options) {
+    self.options = options
+    call = BlockCall(BlockID(program: options.program[0], symbol: options.block))
+    guard options.mode == .auto, let text = contents(of: Self.profilePath) else { return }
+    controller = Controller(profile: text) ?? controller
+  }
 
-  /// `canGo` nil: nothing stands against it; else why it has to run here.
-  func decide(call: UInt64, canGo: Bool) -> Decision {
+  func decide(canGo: Bool) -> Decision {
     guard canGo else { return .home }
     switch options.mode {
     case .never: return .home
-    case .always, .auto: return .away(limitMicroseconds: options.limitMicroseconds)
+    case .always: return .away(limitMicroseconds: options.limitMicroseconds)
+    case .auto:
+      let now = monotonicMicroseconds()
+      guard case .clone(let deadline) = controller.decide(call, nowUs: now) else { return .home }
+      let limit = deadline > now ? deadline - now : 0
+      return .away(limitMicroseconds: min(limit, options.limitMicroseconds ?? limit))
     }
   }
 
-  /// A call that went, or ran at home; of one at home only the outcome is known here.
-  func learn(_ measure: CallMeasure) {}
+  /// Whether `learnHome` is to follow when a call has run at home.
+  var measuresHome: Bool { options.mode == .auto }
 
-  /// Whether a ticket is to be had before the next call comes.
-  var wantsTicketAhead: Bool { options.mode != .never }
+  /// What is shorter than a fork is not worth two stops of the program each time.
+  var leavesAlone: Bool { shortCalls >= Self.shortCallLimit }
+
+  func learnHome(microseconds: UInt64) {
+    hasLearnt = true
+    shortCalls = Double(microseconds) < controller.limits.offloadUsMin ? shortCalls + 1 : 0
+    controller.record(call, .home(us: Double(microseconds)))
+  }
+
+  /// A call that went.
+  func learn(_ measure: CallMeasure) {
+    guard options.mode == .auto else { return }
+    hasLearnt = true
+    let times = OffloadTimes(
+      forwardUs: Double(measure.forwardMicroseconds), runUs: Double(measure.runMicroseconds),
+      mergeUs: Double(measure.applyMicroseconds), totalUs: Double(measure.totalMicroseconds),
+      bytesHome: measure.bytesHome)
+    switch measure.outcome {
+    case .home: break
+    case .merged: controller.record(call, .returned(times))
+    case .cameHomeEarly: controller.record(call, .cameHomeEarly(times))
+    case .gaveUp: controller.record(call, .gaveUp(afterUs: times.totalUs))
+    case .dropped, .conflict: controller.record(call, .failed(afterUs: times.totalUs))
+    }
+  }
+
+  /// Whether a ticket is to be had before the next call comes: a clone that waits costs its host memory.
+  var wantsTicketAhead: Bool {
+    switch options.mode {
+    case .never: return false
+    case .always: return true
+    case .auto:
+      var controller = controller
+      return controller.decide(call, nowUs: monotonicMicroseconds()) != .home
+    }
+  }
+
+  /// For the program's next run. A profile that can not be written is only not there.
+  func save() {
+    guard hasLearnt else { return }
+    mkdir("/var/lib/snowflock", 0o755)
+    let draft = Self.profilePath + ".\(getpid())"
+    let fd = open(draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
+    guard fd >= 0 else { return }
+    let isWritten = writeAll(fd, controller.profile)
+    close(fd)
+    if !isWritten || rename(draft, Self.profilePath) != 0 { unlink(draft) }
+  }
 }

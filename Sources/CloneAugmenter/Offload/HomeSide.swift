@@ -12,7 +12,10 @@ final class HomeSide {
     SIGALRM, SIGVTALRM, SIGPROF, SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH,
   ]
 
-  private struct GivenUp: Error { var reason: String }
+  private struct GivenUp: Error {
+    var reason: String
+    var isLate = false
+  }
 
   let tracer: Tracer
   private let breakpoint: ct_breakpoint
@@ -61,20 +64,21 @@ final class HomeSide {
       let merge = Merge(tracer, shared.pointee.tid)
       try merge.prepare(result)
       try merge.commit(result)
-      measure.outcome = .merged
+      measure.outcome = result.state.end == .returned ? .merged : .cameHomeEarly
       measure.runMicroseconds = result.state.runMicroseconds
       let end = monotonicMicroseconds()
       measure.mergeMicroseconds =
         max(end - begin, measure.forwardMicroseconds + measure.runMicroseconds)
         - measure.forwardMicroseconds - measure.runMicroseconds
       shared.pointee.counters.collect_us += result.state.collectMicroseconds
-      shared.pointee.counters.apply_us += end - received
+      measure.applyMicroseconds = end - received
+      shared.pointee.counters.apply_us += measure.applyMicroseconds
       shared.pointee.counters.receive_us +=
         max(received - begin, measure.forwardMicroseconds + measure.runMicroseconds)
         - measure.forwardMicroseconds - measure.runMicroseconds
-      if result.state.end != .returned { shared.pointee.counters.came_home_early += 1 }
     } catch let error as GivenUp {
       tell(error.reason)
+      if error.isLate { measure.outcome = .gaveUp }
     } catch let error as ResultError {
       tell(error.description)
     } catch let error as Merge.Refused {
@@ -85,8 +89,8 @@ final class HomeSide {
     }
     tracer.tickets.release()
     tracer.journal.clear()
-    tracer.tickets.askAhead()
     resumeOthers()
+    measure.totalMicroseconds = monotonicMicroseconds() - begin
     return measure
   }
 
@@ -103,7 +107,7 @@ final class HomeSide {
       var timeout = Self.lookMilliseconds
       if let deadline {
         let now = monotonicMicroseconds()
-        guard now < deadline else { throw GivenUp(reason: "its time is over") }
+        guard now < deadline else { throw GivenUp(reason: "its time is over", isLate: true) }
         timeout = min(timeout, Int32((deadline - now) / 1000) + 1)
       }
       var waiting = [descriptor, program, childEvents, tracer.tickets.descriptor].map {

@@ -5,8 +5,8 @@ import Glibc
 /// A call of the block: away and back, or here.
 extension Tracer {
   func called(_ tid: Int32, _ entry: user_regs_struct, _ breakpoint: ct_breakpoint) throws {
-    // While one thread's call is away, others' run here.
-    if shared.pointee.phase != CT_RUNNING.rawValue {
+    // While one thread's call is away, others' run here; and so do those that a call at home makes.
+    if shared.pointee.phase != CT_RUNNING.rawValue || isWithinHomeCall(tid, entry) {
       shared.pointee.counters.calls += 1
       shared.pointee.counters.ran_at_home += 1
       try stepOver(tid, entry, breakpoint)
@@ -20,7 +20,7 @@ extension Tracer {
     shared.pointee.mask = try tracee.mask(tid)
     shared.pointee.phase = CT_AT_ENTRY.rawValue
     var measure = CallMeasure()
-    switch decider.decide(call: shared.pointee.call, canGo: canGo()) {
+    switch decider.decide(canGo: canGo()) {
     case .home: break
     case .away(let limit):
       // Out of the stop at the breakpoint: there its signal would end the program if this tracer died.
@@ -30,19 +30,20 @@ extension Tracer {
     }
     decider.learn(measure)
     note(measure)
-    if measure.outcome != .merged { try runHere() }
+    if decider.wantsTicketAhead { tickets.askAhead() }
+    if !measure.isMerged { try runHere(breakpoint) }
     shared.pointee.phase = CT_RUNNING.rawValue
     try go(tid)
   }
 
   /// The thread stands at the entry as it came there, but for this breakpoint.
-  private func runHere() throws(ProgramEnded) {
+  private func runHere(_ breakpoint: ct_breakpoint? = nil) throws(ProgramEnded) {
     let tid = shared.pointee.tid
-    try tracee.setRegisters(tid, shared.pointee.entry)
+    let entry = shared.pointee.entry
+    try tracee.setRegisters(tid, entry)
     try tracee.setMask(tid, shared.pointee.mask)
-    if let breakpoint = breakpoints.find(shared.pointee.entry.rip) {
-      try stepOver(tid, shared.pointee.entry, breakpoint)
-    }
+    if let breakpoint, decider.measuresHome { measureHome(tid, entry, breakpoint) }
+    if let breakpoint = breakpoints.find(entry.rip) { try stepOver(tid, entry, breakpoint) }
   }
 
   /// What the clone could not give back rightly has to be computed here.
@@ -55,14 +56,15 @@ extension Tracer {
   private func note(_ measure: CallMeasure) {
     switch measure.outcome {
     case .home: shared.pointee.counters.ran_at_home += 1
-    case .merged: shared.pointee.counters.offloaded += 1
-    case .dropped:
+    case .merged, .cameHomeEarly: shared.pointee.counters.offloaded += 1
+    case .dropped, .gaveUp:
       shared.pointee.counters.ran_at_home += 1
       shared.pointee.counters.dropped += 1
     case .conflict:
       shared.pointee.counters.ran_at_home += 1
       shared.pointee.counters.conflicts += 1
     }
+    if measure.outcome == .cameHomeEarly { shared.pointee.counters.came_home_early += 1 }
     shared.pointee.counters.forward_us += measure.forwardMicroseconds
     shared.pointee.counters.run_us += measure.runMicroseconds
     shared.pointee.counters.merge_us += measure.mergeMicroseconds

@@ -12,6 +12,8 @@ final class Tracer {
   let breakpoints: Breakpoints
   let tickets: Tickets
   let decider: Decider
+  /// A call that runs at home, and how long it takes is to be learnt.
+  var homeCall: HomeCall?
   private let symbols: Symbols
   /// Children that share the program's memory until they execute another.
   private var borrowers: Set<Int32> = []
@@ -88,6 +90,7 @@ final class Tracer {
   /// The program is over; what it had is given back.
   func end() {
     shared.pointee.ended = 1
+    decider.save()
     tickets.giveUp()
   }
 
@@ -122,6 +125,7 @@ final class Tracer {
       try go(tid)
     case CT_EXECUTED.rawValue where tid == tracee.pid:
       try tracee.open()
+      homeCall = nil
       symbols.programStarts()
       if shared.pointee.found != 0, decider.wantsTicketAhead { tickets.askAhead() }
       try go(tid)
@@ -195,6 +199,8 @@ final class Tracer {
       symbols.librariesChanged()
       if shared.pointee.found != 0, decider.wantsTicketAhead { tickets.askAhead() }
     case CT_CC_START.rawValue where !isNamed(registers.rdi): break
+    case CT_RETURN.rawValue:
+      homeCallReturns(tid, registers)
     default:
       if !borrowers.contains(tid), tracee.threads().contains(tid) {
         return try called(tid, registers, breakpoint)

@@ -95,9 +95,8 @@ struct OffloadCommand: AsyncParsableCommand {
   private static func takeReport(
     _ file: String, from vm: String, _ client: Daemon.Client
   ) async throws -> OffloadDocument? {
-    let (status, data) = try await QuietRun.run(["cat", file], in: vm, client)
-    guard status == 0 else { return nil }
-    _ = try await QuietRun.run(["rm", "-f", file], in: vm, client)
-    return OffloadDocument(data)
+    let script = #"cat "$0" && rm -f "$0""#
+    let (status, data) = try await QuietRun.run(["sh", "-c", script, file], in: vm, client)
+    return status == 0 ? OffloadDocument(data) : nil
   }
 }
