@@ -29,8 +29,11 @@ struct SymbolAndPolicyTests {
       ["-static"], ["-no-pie"], ["-pie", "-fPIE"], ["-shared", "-fPIC"], ["-shared", "-fPIC", "-s"],
     ])
   func functions(_ options: [String]) throws {
-    let file = try Self.compile(Self.source, options)
-    let symbols = try #require(ELFSymbols(file))
+    let bytes = try Self.compile(Self.source, options)
+    let file = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 16)
+    defer { file.deallocate() }
+    file.copyBytes(from: bytes)
+    let symbols = try #require(ELFSymbols(UnsafeRawBufferPointer(file)))
     let address = try #require(symbols.function("block"))
     #expect(address != 0 && symbols.function("data") == nil && symbols.function("bloc") == nil)
     // Two spellings of where it is: the code at the file's place is a function's, and leads back to the address.
@@ -41,17 +44,18 @@ struct SymbolAndPolicyTests {
   @Test("A stripped program has no such function; what is no ELF file, or a damaged one, is no error")
   func none() throws {
     let stripped = try Self.compile(Self.source, ["-no-pie", "-s"])
-    #expect(try #require(ELFSymbols(stripped)).function("block") == nil)
-    #expect(ELFSymbols(Array("#!/bin/sh\n".utf8)) == nil)
+    #expect(stripped.withUnsafeBytes { ELFSymbols($0).map { $0.function("block") } == .some(nil) })
+    #expect(Array("#!/bin/sh\n".utf8).withUnsafeBytes { ELFSymbols($0) == nil })
     let file = try Self.compile(Self.source, ["-no-pie"])
     for seed in 1...500 as ClosedRange<UInt64> {
       var numbers = Numbers(seed: seed)
       var damaged = file
       for _ in 0..<4 { damaged[Int(numbers.next(64))] = UInt8(numbers.next(256)) }
-      _ = ELFSymbols(Array(damaged.prefix(Int(numbers.next(UInt64(file.count)))))).map {
-        $0.function("block")
+      for count in [Int(numbers.next(UInt64(file.count))), file.count] {
+        damaged.withUnsafeBytes { bytes in
+          _ = ELFSymbols(UnsafeRawBufferPointer(rebasing: bytes[..<count])).map { $0.function("block") }
+        }
       }
-      _ = ELFSymbols(damaged).map { $0.function("block") }
     }
   }
 

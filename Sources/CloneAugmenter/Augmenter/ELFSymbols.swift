@@ -1,13 +1,14 @@
-/// Functions of an ELF file for x86-64, by name.
-package struct ELFSymbols: Sendable {
-  private let bytes: [UInt8]
+/// Functions of an ELF file for x86-64, by name. Only what is looked at is read of the file: libraries are large, and a
+/// weak device would read them for seconds.
+package struct ELFSymbols {
+  private let bytes: UnsafeRawBufferPointer
   /// The entry point as the file has it: what the loader adds to it is added to every symbol.
   package let entry: UInt64
   /// PT_LOAD segments: where in the file, and at which address.
   private var segments: [(offset: UInt64, address: UInt64, fileSize: UInt64)] = []
 
-  /// Nil: not an ELF file for x86-64.
-  package init?(_ bytes: [UInt8]) {
+  /// Nil: not an ELF file for x86-64. The file is to stay where it is as long as this is used.
+  package init?(_ bytes: UnsafeRawBufferPointer) {
     guard bytes.count >= 64, bytes.starts(with: [0x7f, 0x45, 0x4c, 0x46, 2, 1]) else { return nil }
     self.bytes = bytes
     entry = Self.word64(bytes, 24) ?? 0
@@ -62,39 +63,37 @@ package struct ELFSymbols: Sendable {
     guard table.offset <= total, table.length <= total - table.offset, text.offset <= total,
       text.length <= total - text.offset
     else { return nil }
-    return bytes.withUnsafeBytes { all in
-      for index in 0..<Int(table.length / 24) {
-        let at = Int(table.offset) + index * 24
-        guard all[at + 4] & 15 == 2, all.loadUnaligned(fromByteOffset: at + 6, as: UInt16.self) != 0 else {
-          continue
-        }
-        let place = UInt64(all.loadUnaligned(fromByteOffset: at, as: UInt32.self))
-        guard place < text.length, text.length - place > UInt64(name.count) else { continue }
-        let first = Int(text.offset + place)
-        guard all[first + name.count] == 0, all[first..<first + name.count].elementsEqual(name) else {
-          continue
-        }
-        return all.loadUnaligned(fromByteOffset: at + 8, as: UInt64.self)
+    for index in 0..<Int(table.length / 24) {
+      let at = Int(table.offset) + index * 24
+      guard bytes[at + 4] & 15 == 2, bytes.loadUnaligned(fromByteOffset: at + 6, as: UInt16.self) != 0 else {
+        continue
       }
-      return nil
+      let place = UInt64(bytes.loadUnaligned(fromByteOffset: at, as: UInt32.self))
+      guard place < text.length, text.length - place > UInt64(name.count) else { continue }
+      let first = Int(text.offset + place)
+      guard bytes[first + name.count] == 0, bytes[first..<first + name.count].elementsEqual(name) else {
+        continue
+      }
+      return bytes.loadUnaligned(fromByteOffset: at + 8, as: UInt64.self)
     }
+    return nil
   }
 
   private static func place(_ table: UInt64, _ index: Int, _ size: Int) -> Int? {
     table < 1 << 40 ? Int(table) + index * size : nil
   }
 
-  private static func word16(_ bytes: [UInt8], _ at: Int) -> UInt16? {
+  private static func word16(_ bytes: UnsafeRawBufferPointer, _ at: Int) -> UInt16? {
     guard at >= 0, at + 2 <= bytes.count else { return nil }
     return UInt16(bytes[at]) | UInt16(bytes[at + 1]) << 8
   }
 
-  private static func word32(_ bytes: [UInt8], _ at: Int) -> UInt32? {
+  private static func word32(_ bytes: UnsafeRawBufferPointer, _ at: Int) -> UInt32? {
     guard let low = word16(bytes, at), let high = word16(bytes, at + 2) else { return nil }
     return UInt32(low) | UInt32(high) << 16
   }
 
-  private static func word64(_ bytes: [UInt8], _ at: Int) -> UInt64? {
+  private static func word64(_ bytes: UnsafeRawBufferPointer, _ at: Int) -> UInt64? {
     guard let low = word32(bytes, at), let high = word32(bytes, at + 4) else { return nil }
     return UInt64(low) | UInt64(high) << 32
   }

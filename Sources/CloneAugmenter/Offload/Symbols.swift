@@ -24,9 +24,10 @@ final class Symbols {
     seen = []
     breakpoints.forgetAll()
     guard let entry = auxiliary(9) else { return }
-    if let path = linkTarget("/proc/\(tracee.pid)/exe"), let file = contents(of: "/proc/\(tracee.pid)/exe"),
-      let symbols = ELFSymbols(file)
+    if let path = linkTarget("/proc/\(tracee.pid)/exe"), let file = MappedFile("/proc/\(tracee.pid)/exe"),
+      let symbols = ELFSymbols(file.bytes)
     {
+      defer { withExtendedLifetime(file) {} }
       seen.insert(path)
       take(symbols, bias: entry &- symbols.entry)
     }
@@ -39,9 +40,10 @@ final class Symbols {
     guard !isFound, let mappings = tracee.mappings() else { return }
     for mapping in mappings
     where mapping.kind == .file && !mapping.isShared && seen.insert(mapping.path).inserted {
-      guard let symbols = contents(of: "/proc/\(tracee.pid)/root" + mapping.path).flatMap({ ELFSymbols($0) }),
-        let address = symbols.address(ofOffset: mapping.offset)
+      guard let file = MappedFile("/proc/\(tracee.pid)/root" + mapping.path),
+        let symbols = ELFSymbols(file.bytes), let address = symbols.address(ofOffset: mapping.offset)
       else { continue }
+      defer { withExtendedLifetime(file) {} }
       let bias = mapping.start &- address
       take(symbols, bias: bias)
       if mapping.path.contains("/ld-"), let loader = symbols.function("_dl_debug_state") {
