@@ -101,7 +101,7 @@ final class Decider {
   /// For the program's next run. A profile that can not be written is only not there.
   func save() {
     guard hasLearnt else { return }
-    mkdir("/var/lib/snowflock", 0o755)
+    for directory in ["/var", "/var/lib", "/var/lib/snowflock"] { mkdir(directory, 0o755) }
     let draft = Self.profilePath + ".\(getpid())"
     let fd = open(draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
     guard fd >= 0 else { return }

@@ -15,9 +15,7 @@ final class Symbols {
     self.breakpoints = breakpoints
   }
 
-  private var isFound: Bool {
-    breakpoints.first(CT_BLOCK) != nil || breakpoints.first(CT_CC_START) != nil
-  }
+  private var isFound: Bool { breakpoints.first(CT_BLOCK) != nil }
 
   /// The program has just been executed; its loader has not run.
   func programStarts() {
@@ -56,10 +54,13 @@ final class Symbols {
 
   private func take(_ symbols: ELFSymbols, bias: UInt64) {
     if let function = symbols.function(block) { breakpoints.add(bias &+ function, CT_BLOCK) }
-    if let start = symbols.function("cc_start"), let stop = symbols.function("cc_stop") {
+    if breakpoints.first(CT_CC_START) == nil, let start = symbols.function("cc_start"),
+      let stop = symbols.function("cc_stop")
+    {
       breakpoints.add(bias &+ start, CT_CC_START)
       breakpoints.add(bias &+ stop, CT_CC_STOP, isSet: false)
     }
+    // Whether a cc_start names the block is seen when it is called.
     if isFound { breakpoints.shared.pointee.found = 1 }
   }
 

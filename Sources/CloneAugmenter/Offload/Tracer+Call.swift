@@ -13,6 +13,7 @@ extension Tracer {
       return try go(tid)
     }
     tickets.look()
+    shared.pointee.found = 1
     shared.pointee.call += 1
     shared.pointee.counters.calls += 1
     shared.pointee.entry = entry
