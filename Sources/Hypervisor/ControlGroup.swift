@@ -13,15 +13,13 @@ struct ControlGroup {
 
   /// The group `snowfork` of the first hierarchy that has the controller, there or not; nil: none has.
   static var top: ControlGroup? {
-    // `ip netns exec`, by which the lab's daemons are started, covers /sys with one that has no cgroups.
-    for root in ["/sys/fs/cgroup", "/proc/1/root/sys/fs/cgroup"] {
-      let controllers = ProcessFiles.firstLine("\(root)/cgroup.controllers")
-      if controllers.split(separator: " ").contains("cpu") {
-        return ControlGroup(path: "\(root)/snowfork", version: .two)
-      }
-      for mount in ["\(root)/cpu", "\(root)/cpu,cpuacct"] where access("\(mount)/tasks", F_OK) == 0 {
-        return ControlGroup(path: "\(mount)/snowfork", version: .one)
-      }
+    let root = "/sys/fs/cgroup"
+    let controllers = ProcessFiles.firstLine("\(root)/cgroup.controllers")
+    if controllers.split(separator: " ").contains("cpu") {
+      return ControlGroup(path: "\(root)/snowfork", version: .two)
+    }
+    for mount in ["\(root)/cpu", "\(root)/cpu,cpuacct"] where access("\(mount)/tasks", F_OK) == 0 {
+      return ControlGroup(path: "\(mount)/snowfork", version: .one)
     }
     return nil
   }

@@ -13,6 +13,13 @@ extension ForkService {
     guard let found = standby(of: name) else {
       throw ForkError(.notFound, "\(what): there is none on this host. See sfctl replica ls.")
     }
+    // What has just been ended may still be going.
+    for _ in 0..<25 {
+      guard let now = standbys[found.replica], !now.queue.isEmpty || snapshots[now.snapshot] != nil else {
+        break
+      }
+      try await Task.sleep(for: .milliseconds(200))
+    }
     let turn = Self.standbyKey(found.replica)
     await takeTurn(turn)
     defer { turns.leave(turn) }

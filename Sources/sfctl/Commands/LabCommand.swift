@@ -114,7 +114,7 @@ struct LabExecCommand: AsyncParsableCommand {
       (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? "/usr/local/bin/sfctl"
     let path = ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin"
     setenv("PATH", (own as NSString).deletingLastPathComponent + ":" + path + ":/usr/sbin:/sbin", 1)
-    let all = ["ip", "netns", "exec", host.namespace] + words
+    let all = lab.command(on: host, words)
     var arguments: [UnsafeMutablePointer<CChar>?] = all.map { strdup($0) } + [nil]
     execvp("ip", &arguments)
     throw Failure("cannot run ip: \(String(cString: strerror(errno))). Run tools/setup.")

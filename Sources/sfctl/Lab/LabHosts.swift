@@ -19,11 +19,32 @@ extension Lab {
     ]
   }
 
+  /// A command on the host, for execvp(3). It sees the processor controller of cgroups, which `ip netns exec` has
+  /// covered with the /sys of its own: daemons limit VMs by it.
+  func command(on host: Host, _ words: [String]) -> [String] {
+    let script = "{ \(Self.cgroupMounts); } 2>/dev/null; exec \"$@\""
+    return ["ip", "netns", "exec", host.namespace, "sh", "-c", script, "sh"] + words
+  }
+
+  /// By what this process is in: a version 1 hierarchy with the controller, or version 2.
+  private static var cgroupMounts: String {
+    let groups = (try? String(contentsOfFile: "/proc/self/cgroup", encoding: .utf8)) ?? ""
+    let controllers = groups.split(separator: "\n").map {
+      $0.split(separator: ":", omittingEmptySubsequences: false)
+    }
+    .first { $0.count == 3 && $0[1].split(separator: ",").contains("cpu") }?[1]
+    guard let controllers else { return "mount -t cgroup2 snowfork /sys/fs/cgroup" }
+    let place = "/sys/fs/cgroup/cpu"
+    return "mount -t tmpfs snowfork /sys/fs/cgroup && mkdir \(place) && "
+      + "mount -t cgroup -o \(controllers) snowfork \(place)"
+  }
+
   func sfctl(
     _ host: Host, _ arguments: [String], _ outer: RuntimePaths, seconds: Int = 120
   ) throws(Failure) {
+    let all = command(on: host, [Self.program] + arguments)
     try Tool.run(
-      "ip", ["netns", "exec", host.namespace, Self.program] + arguments,
+      all[0], Array(all.dropFirst()),
       environment: environment(of: host, outer), seconds: seconds)
   }
 
