@@ -23,7 +23,7 @@ struct ct_breakpoint {
   uint8_t reserved[5];
 };
 
-enum { CT_BREAKPOINT_LIMIT = 16, CT_TICKET_SIZE = 40 };
+enum { CT_BREAKPOINT_LIMIT = 16, CT_TICKET_SIZE = 40, CT_LEAVING_LIMIT = 4 };
 
 struct ct_counters {
   uint64_t calls, offloaded, ran_at_home, conflicts, came_home_early, dropped, takeovers;
@@ -49,6 +49,7 @@ struct ct_shared {
   uint8_t key[16];  /* of the seal of this call's result */
   char ticket[CT_TICKET_SIZE]; /* in use; empty: none */
   char ahead[CT_TICKET_SIZE];  /* for the next call */
+  char leaving[CT_LEAVING_LIMIT][CT_TICKET_SIZE]; /* being ended */
   struct ct_counters counters;
   struct ct_breakpoint breakpoints[CT_BREAKPOINT_LIMIT];
 };
@@ -60,6 +61,10 @@ static inline struct ct_breakpoint *_Nonnull ct_breakpoints(struct ct_shared *_N
 static inline char *_Nonnull ct_ticket(struct ct_shared *_Nonnull shared) { return shared->ticket; }
 
 static inline char *_Nonnull ct_ahead(struct ct_shared *_Nonnull shared) { return shared->ahead; }
+
+static inline char *_Nonnull ct_leaving(struct ct_shared *_Nonnull shared, int index) {
+  return shared->leaving[index];
+}
 
 static inline uint8_t *_Nonnull ct_key(struct ct_shared *_Nonnull shared) { return shared->key; }
 

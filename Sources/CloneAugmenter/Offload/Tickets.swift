@@ -7,7 +7,7 @@ final class Tickets {
   private let host: String
   private var asking: Conversation?
   /// What is under way and nobody waits for.
-  private var loose: [Conversation] = []
+  private var loose: [(ticket: String, conversation: Conversation, isJoin: Bool)] = []
 
   init(_ shared: UnsafeMutablePointer<ct_shared>, host: String) {
     self.shared = shared
@@ -64,14 +64,37 @@ final class Tickets {
 
   /// Ends the clone of the ticket in use and forgets the ticket; nothing is waited for.
   func release() {
-    loose.removeAll { $0.isReadable }
+    look(atEnds: 0)
     guard !inUse.isEmpty else { return }
+    if freePlace == nil { look(atEnds: 10_000) }
+    if let place = freePlace { setText(inUse, ct_leaving(shared, place), Int(CT_TICKET_SIZE)) }
+    end(inUse)
+    inUse = ""
+  }
+
+  private func end(_ ticket: String) {
     for type in [SF_AGENT_KILL, SF_AGENT_JOIN] {
-      if let conversation = Conversation(Conversation.request(type, ticket: inUse)) {
-        loose.append(conversation)
+      if let conversation = Conversation(Conversation.request(type, ticket: ticket)) {
+        loose.append((ticket, conversation, type == SF_AGENT_JOIN))
       }
     }
-    inUse = ""
+  }
+
+  /// Where a ticket is noted until it has ended, for a successor.
+  private var freePlace: Int32? {
+    (0..<Int32(CT_LEAVING_LIMIT)).first { text(ct_leaving(shared, $0)).isEmpty }
+  }
+
+  /// Forgets what has ended; waits so long for each.
+  private func look(atEnds milliseconds: Int32) {
+    loose.removeAll { ticket, conversation, isJoin in
+      var waiting = pollfd(fd: conversation.descriptor, events: Int16(POLLIN), revents: 0)
+      guard poll(&waiting, 1, milliseconds) == 1 else { return false }
+      for place in 0..<Int32(CT_LEAVING_LIMIT) where isJoin && text(ct_leaving(shared, place)) == ticket {
+        setText("", ct_leaving(shared, place), Int(CT_TICKET_SIZE))
+      }
+      return true
+    }
   }
 
   /// Ends all clones, and waits until it is so.
@@ -80,16 +103,19 @@ final class Tickets {
       var waiting = pollfd(fd: asking!.descriptor, events: Int16(POLLIN), revents: 0)
       if poll(&waiting, 1, 5000) == 1 { noteAhead() }
     }
+    // Those that a tracer before was ending; its requests have died with it.
+    let known = Set(loose.map(\.ticket))
+    for place in 0..<Int32(CT_LEAVING_LIMIT) {
+      let ticket = text(ct_leaving(shared, place))
+      if !ticket.isEmpty, !known.contains(ticket) { end(ticket) }
+    }
     release()
     if !ahead.isEmpty {
       inUse = ahead
       ahead = ""
       release()
     }
-    for conversation in loose {
-      var waiting = pollfd(fd: conversation.descriptor, events: Int16(POLLIN), revents: 0)
-      _ = poll(&waiting, 1, 10_000)
-    }
+    look(atEnds: 10_000)
     loose = []
   }
 }
