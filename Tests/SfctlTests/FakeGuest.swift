@@ -17,8 +17,6 @@ struct FakeGuest {
         code: .notFound, message: "cannot run a command in \(start.name): no such VM. Try “sfctl ps”.")
     }
     switch start.arguments[0] {
-    case "cat" where start.arguments.count > 1:
-      try await FakeOffload(response).serve(start, &messages)
     case "cat":
       while let message = try await messages.next(), message.kind != .stdinClosed(true) {
         if case .stdin(let bytes) = message.kind { try await response.write(.with { $0.stdout = bytes }) }
@@ -47,7 +45,7 @@ struct FakeGuest {
         if case .signal(let number) = message.kind { return try await end(128 + number) }
       }
       try await end(9)
-    case "/usr/bin/sf-offload", "rm":
+    case "/usr/bin/sf-offload", "sh":
       try await FakeOffload(response).serve(start, &messages)
     case "vanish":
       break
