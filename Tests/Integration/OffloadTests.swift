@@ -155,7 +155,7 @@ struct OffloadTests {
       calls += try compare(["sf-blocks", kind, "25"], fault: "random:\(seed)").calls
     }
     #expect(calls == 200)
-    // A ticket whose asker is killed may be left to its time limit: docs/offload.md, Limits.
+    // One may be left to its time limit: docs/offload.md, Limits.
     for ticket in try host.tickets() {
       _ = try host.sfctl("kill", ticket)
       _ = try host.sfctl("join", ticket)
