@@ -37,9 +37,7 @@ struct ct_shared {
   int32_t program;
   uint32_t breakpoint_count;
   uint32_t found;   /* whether the block was found in the program */
-  uint32_t ended;   /* the program has ended, with this status */
-  int32_t status;
-  uint32_t reserved;
+  uint32_t ended;   /* the program has ended */
   uint64_t struck;  /* the last call in which a test's fault has killed a tracer */
   uint64_t call;    /* its number, from 1 */
   uint64_t mask;    /* its signal mask at the entry */

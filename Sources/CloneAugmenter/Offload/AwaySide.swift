@@ -121,7 +121,7 @@ final class AwaySide {
     guard let original = tracee.read(end, 1) else { throw Failed(reason: "its caller is not there") }
     tracee.write(end, Self.trap)
     defer { tracee.write(end, original) }
-    strikeWhileRunning()
+    strike(.cloneRunning)
     guard ct_continue(tid, 0) == 0 else { throw ProgramEnded() }
     while true {
       var event = ct_event()
@@ -145,10 +145,6 @@ final class AwaySide {
       }
       guard ct_continue(tid, 0) == 0 else { throw ProgramEnded() }
     }
-  }
-
-  private func strikeWhileRunning() {
-    strike(.cloneRunning)
   }
 
   /// An inner call has returned to the same place.

@@ -12,7 +12,6 @@ final class Tracee {
   /// Where in the program two bytes are a `syscall` instruction: in the vdso, which all programs have.
   private var systemCallAddress: UInt64 = 0
 
-  /// `memoryOnly`: never stopped to make calls.
   init(pid: Int32) { self.pid = pid }
 
   deinit { if memory >= 0 { close(memory) } }

@@ -77,7 +77,7 @@ extension Pager {
       for first in stride(from: run.lowerBound, to: run.upperBound, by: Self.step) {
         let range = first..<min(first + Self.step, run.upperBound)
         // Of a first checkpoint nobody misses what was free.
-        if base == nil, range.allSatisfy({ free.contains($0) }) { continue }
+        if base == nil, free.contains(contentsOf: range) { continue }
         let isThere = thread.perform {
           thread.peek(range, of: snapshot, into: now)
             && (base.map { thread.peek(range, of: $0, into: before) } ?? true)
