@@ -1,4 +1,5 @@
-/* sf-liar PORT LIE: answers the daemon's hello as an agent does, then lies.
+/* sf-liar PORT LIE: answers the daemon's hello as an agent does, and lies at the first thing asked after it: an earlier
+ * lie may come before the daemon calls the VM started.
  *
  * LIE: garbage (bytes that are no frame), length (a body beyond the limit), checksum (a flipped bit), unknown (no such
  * message), direction (a message that only the host sends), flood (requests without end), forged (a ticket it was
@@ -128,10 +129,9 @@ int main(int argc, char **argv) {
     memcpy(&length, frame + 20, 4);
     if (length > sizeof body) return 2;
     read_all(body, length);
-    if (frame[5] != HELLO) continue;
-    welcome(request);
-    if (lied++) continue;
-    sleep(1); /* so that the daemon calls the VM started */
-    lie(argv[2]);
+    if (frame[5] == HELLO)
+      welcome(request);
+    else if (!lied++)
+      lie(argv[2]);
   }
 }
