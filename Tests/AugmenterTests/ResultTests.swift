@@ -19,6 +19,7 @@ struct ResultTests {
     state.registers = (0..<216).map { UInt8($0) }
     state.xstate = [UInt8](repeating: 7, count: 513)
     state.mask = 0xff00
+    state.asksMore = true
     (state.breakBefore, state.breakAfter) = (0x5000, 0x9000)
     state.mappings = [
       Mapping(start: 0x10000, end: 0x20000, protection: 3),

@@ -100,6 +100,14 @@ struct SymbolAndPolicyTests {
       #expect(!allows(alone, number, [1, 2, 3]), "\(number)")
     }
     #expect(!allows(alone, 12, [], arch: 0x4000_0003))
+    let kept = SystemCallPolicy.filterKept()
+    for number in [9, 10, 11, 12, 25, 14, 39, 228] as [UInt32] {
+      #expect(allows(kept, number, [0, 4096, 3, 0x22, ~0, 0]), "\(number)")
+    }
+    // What home may have changed since: users, limits, parents, processors, files.
+    for number in [102, 104, 107, 108, 97, 110, 111, 204, 100, 0, 3, 5, 8, 13, 17, 257] as [UInt32] {
+      #expect(!allows(kept, number, [0, 4096, 4]), "\(number)")
+    }
     let threaded = SystemCallPolicy.filter(alone: false)
     for number in [9, 10, 11, 12, 25, 28, 202] as [UInt32] {
       #expect(!allows(threaded, number, [0, 1, 4, 0x22]), "\(number)")

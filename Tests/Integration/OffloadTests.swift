@@ -22,6 +22,7 @@ struct OffloadTests {
     var cameHomeEarly: Int
     var bytesHome: Int
     var takeovers: Int
+    var keptCalls: Int
   }
 
   private func run(
@@ -79,6 +80,37 @@ struct OffloadTests {
     let report = try compare(["sf-blocks", "marked", "2"], block: "marked block")
     #expect(report.calls == 2 && report.offloaded == 2)
     #expect(try compare(["sf-blocks", "marked", "1"], block: "block").calls == 0)
+  }
+
+  @Test(
+    "A clone that is kept runs the later calls, too: what the program has changed since goes to it",
+    arguments: ["static", "heap", "mappings", "stack", "floats", "big", "recursive", "marked", "changes"])
+  func kept(kind: String) throws {
+    let report = try compare(
+      ["sf-blocks", kind, "5"], block: kind == "marked" ? "marked block" : "block",
+      options: ["--clone", "kept"])
+    #expect(report.calls == 5 && report.offloaded == 5 && report.keptCalls == 4, "\(report)")
+    #expect(try host.tickets().isEmpty)
+  }
+
+  @Test(
+    "In a kept clone all but memory and the clock is home's",
+    arguments: ["file", "handler", "home", "print", "raise", "jump", "exit", "caught"])
+  func keptEarly(kind: String) throws {
+    let report = try compare(["sf-blocks", kind, "4"], options: ["--clone", "kept"])
+    #expect(report.offloaded == report.calls && report.keptCalls == report.calls - 1, "\(report)")
+    #expect(report.cameHomeEarly >= report.keptCalls, "\(report)")
+  }
+
+  @Test(
+    "What goes to a kept clone is cut or damaged, the clone or the tracer dies over it: the program is right",
+    arguments: ["changes-cut", "changes-damage", "clone-applying", "tracer-sending", "clone-running", "lie"])
+  func keptFaults(step: String) throws {
+    let report = try compare(
+      ["sf-blocks", "changes", "4"], options: ["--clone", "kept"], fault: step + ":3")
+    // The third call runs at home, the fourth in a new clone.
+    #expect(report.offloaded == 3 && report.dropped == 1 && report.keptCalls == 1, "\(report)")
+    #expect(report.takeovers == (step.hasPrefix("tracer-") ? 1 : 0))
   }
 
   @Test("A program with threads stays at home where whole pages are merged; by words its block goes")

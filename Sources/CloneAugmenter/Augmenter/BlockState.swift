@@ -40,6 +40,8 @@ package struct BlockState: Equatable, Sendable {
   package var mappings: [Mapping] = []
   package var handlers: [Handler] = []
   package var files: [FileChange] = []
+  /// It made system calls that a clone which is kept leaves to home: about files, or signals' handlers.
+  package var asksMore = false
 
   package static let registerBytes = 216
   static let xstateLimit = 64 << 10
@@ -69,6 +71,7 @@ package struct BlockState: Equatable, Sendable {
     }
     writer.word(UInt64(files.count))
     for file in files { Self.encode(file, &writer) }
+    writer.word(asksMore ? 1 : 0)
     return writer.output
   }
 
@@ -109,6 +112,7 @@ package struct BlockState: Equatable, Sendable {
       handlers.append(Handler(signal: UInt32(signal), action: action))
     }
     for _ in 0..<(try reader.count(Self.listLimit)) { files.append(try Self.file(&reader)) }
+    asksMore = try reader.word() != 0
     guard reader.isAtEnd else { throw ResultError("its length") }
   }
 

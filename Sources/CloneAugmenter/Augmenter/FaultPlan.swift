@@ -9,15 +9,22 @@ package struct FaultPlan: Sendable {
     /// At a random byte of the result.
     case cloneSending = "clone-sending"
     case clonePower = "clone-power"
+    /// A kept clone, before it takes over what the program has changed.
+    case cloneApplying = "clone-applying"
     // The link: home hangs up at a random byte, either way; a byte of the result is altered.
     case linkHome = "link-home"
     case linkOut = "link-out"
     case damage = "damage"
+    // The same of what goes to a kept clone.
+    case changesCut = "changes-cut"
+    case changesDamage = "changes-damage"
     /// The clone lies, under a right seal.
     case lie = "lie"
     // The tracer at home is killed.
     case tracerEntry = "tracer-entry"
     case tracerForked = "tracer-forked"
+    /// Before what the program has changed goes to a kept clone.
+    case tracerSending = "tracer-sending"
     case tracerReceiving = "tracer-receiving"
     case tracerPreparing = "tracer-preparing"
     case tracerCommitting = "tracer-committing"

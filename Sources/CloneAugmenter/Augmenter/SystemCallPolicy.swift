@@ -29,6 +29,10 @@ package enum SystemCallPolicy {
   /// The same, where the mappings are the block's alone.
   static let freeAlone: [UInt32] = [10, 11, 12, 25]  // mprotect, munmap, brk, mremap
 
+  /// Run away without a stop where the clone is kept: what neither asks nor changes anything but the process's own memory, its
+  /// signal mask and the clock.
+  static let freeKept: [UInt32] = [14, 15, 24, 39, 186, 96, 228, 201, 229]
+
   package static func question(_ number: UInt64, alone: Bool) -> Question {
     switch number {
     case 0, 17, 19, 8, 5, 295: .plainFile  // read, pread64, readv, lseek, fstat, preadv
@@ -46,11 +50,18 @@ package enum SystemCallPolicy {
   /// A classic BPF program (seccomp(2)): 8 bytes an instruction. It allows what is free and traces the rest.
   /// `alone`: the process has one thread.
   package static func filter(alone: Bool) -> [UInt8] {
+    filter(allowing: free + (alone ? freeAlone : []), alone: alone)
+  }
+
+  /// The same for calls after a clone's first: with the one before it, the stricter of the two decides.
+  package static func filterKept() -> [UInt8] { filter(allowing: freeKept + freeAlone, alone: true) }
+
+  private static func filter(allowing numbers: [UInt32], alone: Bool) -> [UInt8] {
     var program = Program()
     program.load(4)
     program.traceUnlessEqual(0xC000_003E)  // AUDIT_ARCH_X86_64
     program.load(0)
-    for number in free + (alone ? freeAlone : []) { program.allowIfEqual(number) }
+    for number in numbers { program.allowIfEqual(number) }
     if alone {
       // madvise DONTNEED and FREE; mmap of anonymous private memory, not locked, huge or growing.
       program.allowIf(28, argument: 2, mask: ~0, among: [4, 8])

@@ -26,7 +26,7 @@ struct ct_breakpoint {
 enum { CT_BREAKPOINT_LIMIT = 16, CT_TICKET_SIZE = 40, CT_LEAVING_LIMIT = 4 };
 
 struct ct_counters {
-  uint64_t calls, offloaded, ran_at_home, conflicts, came_home_early, dropped, takeovers;
+  uint64_t calls, offloaded, ran_at_home, conflicts, came_home_early, dropped, takeovers, kept_calls;
   uint64_t bytes_out, bytes_home, pages_home;
   uint64_t forward_us, run_us, merge_us, collect_us, receive_us, apply_us;
 };
@@ -38,6 +38,8 @@ struct ct_shared {
   uint32_t breakpoint_count;
   uint32_t found;   /* whether the block was found in the program */
   uint32_t ended;   /* the program has ended */
+  uint32_t is_away; /* this is the clone: the program does not go on here by itself */
+  uint32_t reserved;
   uint64_t struck;  /* the last call in which a test's fault has killed a tracer */
   uint64_t call;    /* its number, from 1 */
   uint64_t mask;    /* its signal mask at the entry */

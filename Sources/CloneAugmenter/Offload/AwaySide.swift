@@ -6,13 +6,15 @@ import Glibc
 /// it waits for the clone to be ended. Whatever goes wrong here, home drops the call.
 final class AwaySide {
   let tracer: Tracer
-  let entry: user_regs_struct
-  private let breakpoint: ct_breakpoint
+  var entry: user_regs_struct
+  var breakpoint: ct_breakpoint
   private let files: AwayFiles
   /// A copy of the program as it was at the entry, which never runs: what differs from it has changed.
   private(set) var base = Tracee(pid: 0)
-  private(set) var mappingsBefore: [Mapping] = []
-  private(set) var state = BlockState()
+  private var mappingsBefore: [Mapping] = []
+  private var state = BlockState()
+  /// It has a call that is not its first.
+  var isKept = false
   var tracee: Tracee { tracer.tracee }
   var tid: Int32 { tracer.shared.pointee.tid }
   var call: UInt64 { tracer.shared.pointee.call }
@@ -28,28 +30,28 @@ final class AwaySide {
     entry = tracer.shared.pointee.entry
     alone = tracer.options.merge == .pages
     files = AwayFiles(tracer.tracee)
+    tracer.shared.pointee.is_away = 1
   }
 
   func run() -> Never {
     do {
       strike(.cloneStarted)
       try prepare()
-      let begin = monotonicMicroseconds()
-      try runBlock()
-      let end = monotonicMicroseconds()
-      state.runMicroseconds = end - begin
-      // As home has them, and as the copy does.
-      tracer.breakpoints.place(in: tracee)
-      strike(.cloneCollecting)
-      try Collector(self, withBefore: !alone).collectAndSend(since: end)
+      while true {
+        let begin = monotonicMicroseconds()
+        try runBlock()
+        let end = monotonicMicroseconds()
+        state.runMicroseconds = end - begin
+        try send(since: end)
+        // Home ends this clone, or has another call for it.
+        try awaitNextCall()
+      }
     } catch {
       // Nobody reads this process's own output; the clone's console is kept at its host.
       let console = open("/dev/console", O_WRONLY | O_NOCTTY | O_CLOEXEC)
       writeAll(console, Array("sf-offload: the block is given up: \(error)\n".utf8))
       _exit(1)
     }
-    // The last bytes are on their way; home ends this clone.
-    while true { sleep(1000) }
   }
 
   /// A test's fault: the clone ends.
@@ -62,24 +64,31 @@ final class AwaySide {
 
   private func prepare() throws {
     try tracee.setMask(tid, ~0)
+    try installFilter(SystemCallPolicy.filter(alone: alone))
+    try beginCall()
+    files.begin()
+  }
+
+  /// The thread stands at the entry; its signals are blocked. On return it can be let run.
+  func beginCall() throws {
     guard let mappings = tracee.mappings() else { throw ProgramEnded() }
     mappingsBefore = mappings
+    state = BlockState()
     state.breakBefore = UInt64(bitPattern: try tracee.call(tid, SystemCallPolicy.brk, 0))
-    let page = try tracee.call(tid, 9, 0, 4096, 3, 0x22, ~0, 0)
-    guard page > 0 else { throw Failed(reason: "no memory") }
-    try installFilter(at: UInt64(page))
-    _ = try tracee.call(tid, 11, UInt64(page), 4096)
-    try copyProgram()
+    tracer.breakpoints.place(in: tracee)
+    guard let copy = try tracee.copy(tid) else { throw Failed(reason: "no memory") }
+    base = copy
     try tracee.setRegisters(tid, entry)
     try tracee.setMask(tid, tracer.shared.pointee.mask)
     // A call of the block within the block runs here.
     tracer.breakpoints.lift(from: tracee)
-    files.begin()
   }
 
-  /// struct sock_fprog, and the program behind it.
-  private func installFilter(at page: UInt64) throws {
-    let filter = SystemCallPolicy.filter(alone: alone)
+  /// A page of the program's for struct sock_fprog, and the filter behind it.
+  func installFilter(_ filter: [UInt8]) throws {
+    let made = try tracee.call(tid, 9, 0, 4096, 3, 0x22, ~0, 0)
+    guard made > 0 else { throw Failed(reason: "no memory") }
+    let page = UInt64(made)
     var bytes = [UInt8](repeating: 0, count: 16)
     let count = filter.count / 8
     bytes[0] = UInt8(count & 255)
@@ -89,19 +98,7 @@ final class AwaySide {
     // Not needed by root; the clone is gone before anybody could miss the privileges.
     _ = try tracee.call(tid, 157, 38, 1, 0, 0, 0)
     guard try tracee.call(tid, 317, 1, 0, page) == 0 else { throw Failed(reason: "no seccomp") }
-  }
-
-  /// clone(2) with no flags and no signal at its end: the pages are shared until they are written.
-  private func copyProgram() throws {
-    guard try tracee.call(tid, 56, 0, 0, 0, 0, 0) > 0, tracee.child > 0 else {
-      throw Failed(reason: "no memory")
-    }
-    var event = ct_event()
-    guard ct_wait(tracee.child, 0, &event) == 1, event.stop != Int32(CT_EXITED.rawValue) else {
-      throw Failed(reason: "its copy has ended")
-    }
-    base = Tracee(pid: tracee.child)
-    try base.open()
+    _ = try tracee.call(tid, 11, page, 4096)
   }
 
   // MARK: the block
@@ -130,7 +127,10 @@ final class AwaySide {
       }
       switch UInt32(event.stop) {
       case CT_SECCOMP.rawValue:
-        if try mayRunHere() { break }
+        if try mayRunHere() {
+          state.asksMore = true
+          break
+        }
         return try leaveSystemCall()
       case CT_SIGNAL.rawValue:
         var registers = try tracee.registers(tid)
@@ -166,6 +166,7 @@ final class AwaySide {
 
   /// At the filter's stop: whether the call gives the same here as at home.
   private func mayRunHere() throws -> Bool {
+    guard !isKept else { return false }
     let registers = try tracee.registers(tid)
     switch SystemCallPolicy.question(registers.orig_rax, alone: alone) {
     case .home: return false
@@ -217,13 +218,48 @@ final class AwaySide {
       }
     } while event.stop != Int32(CT_STOPPED.rawValue)
     withUnsafeBytes(of: registers) { state.registers = Array($0) }
-    var xstate = [UInt8](repeating: 0, count: 16 << 10)
-    let count = ct_get_xstate(tid, &xstate, xstate.count)
-    guard count > 0 else { throw Failed(reason: "its vector registers") }
-    state.xstate = Array(xstate[..<count])
+    try state.takeVectors(of: tid)
     state.breakAfter = UInt64(bitPattern: try tracee.call(tid, SystemCallPolicy.brk, 0))
-    state.files = try files.changes()
+    if !isKept { state.files = try files.changes() }
     guard let mappings = tracee.mappings() else { throw ProgramEnded() }
     state.mappings = mappings
+  }
+  // MARK: after
+
+  private func send(since end: UInt64) throws {
+    // As home has them, and as the copy does.
+    tracer.breakpoints.place(in: tracee)
+    strike(.cloneCollecting)
+    let stream = open(tracer.streamPath.result, O_WRONLY | O_CLOEXEC)
+    guard stream >= 0 else { throw SystemError("open the stream home") }
+    defer { close(stream) }
+    let faults = tracer.options.faults
+    let cut =
+      faults.strikes(.cloneSending, call: call) ? Int(faults.chance(call: call, below: 6000)) : Int.max
+    var sent = 0
+    let writer = ResultStream.Writer(
+      call: call, entry: entry.rip, withBefore: !alone, key: tracer.sealKey
+    ) { bytes in
+      if sent + bytes.count >= cut {
+        writeAll(stream, Array(bytes[..<(cut - sent)]))
+        _exit(1)
+      }
+      sent += bytes.count
+      // Home hung up: it has ended this clone, or will.
+      if !writeAll(stream, bytes) { while true { sleep(1000) } }
+    }
+    try Collector(
+      ProgramChange(program: tracee, base: base, mappingsBefore: mappingsBefore, state: state),
+      withBefore: !alone, writer: writer
+    ).collect(since: end, lie: faults.strikes(.lie, call: call) ? faults.chance(call: call, below: 3) : nil)
+  }
+}
+
+extension BlockState {
+  mutating func takeVectors(of tid: Int32) throws {
+    var bytes = [UInt8](repeating: 0, count: 16 << 10)
+    let count = ct_get_xstate(tid, &bytes, bytes.count)
+    guard count > 0 else { throw SystemError("read its vector registers", Int32(-count)) }
+    xstate = Array(bytes[..<count])
   }
 }

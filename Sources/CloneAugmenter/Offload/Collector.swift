@@ -2,7 +2,16 @@ import Augmenter
 import CTrace
 import Glibc
 
-/// Finds the pages that the block changed and sends the result.
+/// A program and a copy of it as it was, which never runs: what differs has changed.
+struct ProgramChange {
+  var program: Tracee
+  var base: Tracee
+  var mappingsBefore: [Mapping]
+  /// Of the program as it is.
+  var state: BlockState
+}
+
+/// Finds the pages that a program has changed and writes them and its state as a result.
 final class Collector {
   private static let present: UInt64 = 1 << 63
   private static let swapped: UInt64 = 1 << 62
@@ -12,65 +21,50 @@ final class Collector {
   /// Pages looked at and read at a time.
   private static let batch = 512
 
-  private let away: AwaySide
+  private let change: ProgramChange
   private let withBefore: Bool
-  private let stream: Int32
   private var writer: ResultStream.Writer
   private var records: PageRecordWriter
   private let now: UnsafeMutableRawPointer
   private let before: UnsafeMutableRawPointer
 
-  init(_ away: AwaySide, withBefore: Bool) throws {
-    self.away = away
+  init(_ change: ProgramChange, withBefore: Bool, writer: ResultStream.Writer) {
+    self.change = change
     self.withBefore = withBefore
+    self.writer = writer
     records = PageRecordWriter(withBefore: withBefore)
     now = .allocate(byteCount: Self.batch * PageRecords.pageSize, alignment: 4096)
     before = .allocate(byteCount: Self.batch * PageRecords.pageSize, alignment: 4096)
-    let descriptor = open(away.tracer.streamPath, O_WRONLY | O_CLOEXEC)
-    guard descriptor >= 0 else { throw SystemError("open the stream home") }
-    stream = descriptor
-    let faults = away.tracer.options.faults
-    let call = away.call
-    let cut =
-      faults.strikes(.cloneSending, call: call) ? Int(faults.chance(call: call, below: 6000)) : Int.max
-    var sent = 0
-    writer = ResultStream.Writer(
-      call: call, entry: away.entry.rip, withBefore: withBefore, key: away.tracer.sealKey
-    ) { bytes in
-      if sent + bytes.count >= cut {
-        writeAll(descriptor, Array(bytes[..<(cut - sent)]))
-        _exit(1)
-      }
-      sent += bytes.count
-      // Home hung up: it has ended this clone, or will.
-      if !writeAll(descriptor, bytes) { while true { sleep(1000) } }
-    }
   }
 
-  func collectAndSend(since begin: UInt64) throws {
+  deinit {
+    now.deallocate()
+    before.deallocate()
+  }
+
+  /// The collecting began at `begin`. `lie`: a test's fault, and of which kind.
+  func collect(since begin: UInt64, lie kind: UInt64? = nil) throws {
     var fresh = MapDifference(
-      from: away.mappingsBefore, to: away.state.mappings, breakBefore: 1 << 62, breakAfter: 1 << 62)
+      from: change.mappingsBefore, to: change.state.mappings, breakBefore: 1 << 62, breakAfter: 1 << 62)
     fresh.added += fresh.replaced
     fresh.added.sort { $0.start < $1.start }
-    for mapping in away.state.mappings where !mapping.isShared {
+    for mapping in change.state.mappings where !mapping.isShared {
       for (range, isFresh) in Self.pieces(of: mapping, fresh.added) {
         try scan(range, isFresh: isFresh, isFile: mapping.kind == .file)
       }
     }
-    var state = away.state
+    var state = change.state
     state.collectMicroseconds = monotonicMicroseconds() - begin
     var body = state.encoded()
-    let lies = away.tracer.options.faults.strikes(.lie, call: away.call)
-    if lies { lie(&body) }
+    if let kind { lie(kind, &body) }
     if records.count > 0 { writer.section(.pages, records.take()) }
     writer.section(.state, body)
     writer.finish()
-    close(stream)
   }
 
   /// A test's fault: what no honest clone would say, under the right seal.
-  private func lie(_ body: inout [UInt8]) {
-    switch away.tracer.options.faults.chance(call: away.call, below: 3) {
+  private func lie(_ kind: UInt64, _ body: inout [UInt8]) {
+    switch kind {
     case 0: body.removeLast(8)
     case 1: writer.section(.pages, [UInt8](repeating: 0xff, count: 64))
     default:
@@ -99,8 +93,8 @@ final class Collector {
   // MARK: pages
 
   private func scan(_ range: Range<UInt64>, isFresh: Bool, isFile: Bool) throws {
-    let mapsNow = open("/proc/\(away.tracee.pid)/pagemap", O_RDONLY | O_CLOEXEC)
-    let mapsBefore = open("/proc/\(away.base.pid)/pagemap", O_RDONLY | O_CLOEXEC)
+    let mapsNow = open("/proc/\(change.program.pid)/pagemap", O_RDONLY | O_CLOEXEC)
+    let mapsBefore = open("/proc/\(change.base.pid)/pagemap", O_RDONLY | O_CLOEXEC)
     defer {
       close(mapsNow)
       close(mapsBefore)
@@ -153,12 +147,12 @@ final class Collector {
 
   private func send(_ address: UInt64, _ count: Int, isFresh: Bool, isFile: Bool) throws {
     let bytes = count * PageRecords.pageSize
-    guard away.tracee.read(address, into: UnsafeMutableRawBufferPointer(start: now, count: bytes)) else {
+    guard change.program.read(address, into: UnsafeMutableRawBufferPointer(start: now, count: bytes)) else {
       throw SystemError("read the program's memory")
     }
     // In a mapping of before, the copy has what home has, be it the file's.
     let hasBefore =
-      !isFresh && away.base.read(address, into: UnsafeMutableRawBufferPointer(start: before, count: bytes))
+      !isFresh && change.base.read(address, into: UnsafeMutableRawBufferPointer(start: before, count: bytes))
     if !isFresh, !hasBefore { throw SystemError("read the program's memory as it was") }
     for page in 0..<count {
       let place = address + UInt64(page * 4096)

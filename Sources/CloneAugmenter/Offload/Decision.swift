@@ -1,3 +1,4 @@
+import Augmenter
 import Controller
 import Glibc
 
@@ -13,6 +14,8 @@ struct CallMeasure {
   enum Outcome { case home, merged, cameHomeEarly, gaveUp, dropped, conflict }
 
   var outcome = Outcome.home
+  /// How its clone was had.
+  var way = CloneChoice.Way.fork
   var forwardMicroseconds: UInt64 = 0
   var runMicroseconds: UInt64 = 0
   /// From the block's end until the thread wakes.
@@ -37,6 +40,7 @@ final class Decider {
   private var controller = Controller()
   private var hasLearnt = false
   private var shortCalls = 0
+  private var choice = CloneChoice()
 
   init(_ options: Options) {
     self.options = options
@@ -70,8 +74,20 @@ final class Decider {
     controller.record(call, .home(us: Double(microseconds)))
   }
 
+  /// Whether the clone of a call may be kept for the next.
+  var mayKeep: Bool { options.clone != .fork && options.merge == .pages }
+
+  /// Whether it is, after a call that left `state` behind.
+  func keeps(cloneOf state: BlockState) -> Bool {
+    mayKeep && (options.clone == .kept || (choice.keeps && !state.asksMore))
+  }
+
   /// A call that went.
   func learn(_ measure: CallMeasure) {
+    if measure.outcome != .home {
+      let gain = measure.outcome == .merged ? measure.runMicroseconds : 0
+      choice.record(measure.way, overheadUs: Double(measure.totalMicroseconds) - Double(gain))
+    }
     guard options.mode == .auto else { return }
     hasLearnt = true
     let times = OffloadTimes(

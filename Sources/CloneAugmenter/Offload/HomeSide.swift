@@ -12,7 +12,7 @@ final class HomeSide {
     SIGALRM, SIGVTALRM, SIGPROF, SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH,
   ]
 
-  private struct GivenUp: Error {
+  struct GivenUp: Error {
     var reason: String
     var isLate = false
   }
@@ -23,8 +23,8 @@ final class HomeSide {
   private let deadline: UInt64?
   private let childEvents: Int32
   private let program: Int32
-  private var shared: UnsafeMutablePointer<ct_shared> { tracer.shared }
-  private var call: UInt64 { shared.pointee.call }
+  var shared: UnsafeMutablePointer<ct_shared> { tracer.shared }
+  var call: UInt64 { shared.pointee.call }
   private var otherThreads: [Int32] = []
 
   init(_ tracer: Tracer, limitMicroseconds: UInt64?, _ breakpoint: ct_breakpoint) {
@@ -48,8 +48,9 @@ final class HomeSide {
   func run() throws -> CallMeasure {
     var measure = CallMeasure(outcome: .dropped)
     do {
-      let name = try fork(&measure)
-      let count = try receive(from: name)
+      let clone = try reach(&measure)
+      measure.forwardMicroseconds = monotonicMicroseconds() - begin
+      let count = try receive(from: clone.stream)
       measure.bytesHome = UInt64(count)
       let received = monotonicMicroseconds()
       if tracer.options.faults.strikes(.damage, call: call) {
@@ -59,13 +60,15 @@ final class HomeSide {
         tracer.journal.bytes(count), call: call, entry: shared.pointee.entry.rip,
         withBefore: tracer.options.merge == .words, key: tracer.sealKey)
       shared.pointee.result_bytes = UInt64(count)
-      tracer.tickets.release()
+      let isKept = tracer.decider.keeps(cloneOf: result.state)
+      if !isKept { tracer.releaseClone() }
       try pauseOthers()
       let merge = Merge(tracer, shared.pointee.tid)
       try merge.prepare(result)
       try merge.commit(result)
       measure.outcome = result.state.end == .returned ? .merged : .cameHomeEarly
       measure.runMicroseconds = result.state.runMicroseconds
+      if isKept { tracer.kept = try clone.files.flatMap { try keep(clone.name, $0) } }
       let end = monotonicMicroseconds()
       measure.mergeMicroseconds =
         max(end - begin, measure.forwardMicroseconds + measure.runMicroseconds)
@@ -87,7 +90,7 @@ final class HomeSide {
       tell("a word was changed at home and away")
       measure.outcome = .conflict
     }
-    tracer.tickets.release()
+    if tracer.kept == nil { tracer.releaseClone() }
     tracer.journal.clear()
     resumeOthers()
     measure.totalMicroseconds = monotonicMicroseconds() - begin
@@ -102,7 +105,7 @@ final class HomeSide {
 
   /// Until the descriptor has something. Throws `GivenUp` when the call's time is over or a signal for the program
   /// waits, `ProgramEnded` when it has died in its sleep.
-  private func wait(for descriptor: Int32) throws -> Bool {
+  func wait(for descriptor: Int32) throws -> Bool {
     while true {
       var timeout = Self.lookMilliseconds
       if let deadline {
@@ -135,10 +138,37 @@ final class HomeSide {
     return (own | process) & ~(shared.pointee.mask | patient) != 0
   }
 
-  // MARK: the fork
+  // MARK: the clone
+
+  /// One that computes the call.
+  private struct Clone {
+    var name: String
+    /// Where its result comes from.
+    var stream: Conversation
+    /// Nil: it can not be kept.
+    var files: MappedFiles?
+  }
+
+  private func reach(_ measure: inout CallMeasure) throws -> Clone {
+    if let kept = tracer.kept {
+      tracer.kept = nil
+      defer { kept.end() }
+      measure.way = .kept
+      if let stream = try send(changesTo: kept) {
+        return Clone(name: kept.name, stream: stream, files: kept.files)
+      }
+      measure.way = .fork
+      tracer.releaseClone()
+    }
+    let files = tracer.decider.mayKeep ? tracer.tracee.mappings().flatMap { MappedFiles(of: $0) } : nil
+    let name = try fork()
+    tracer.strike(.tracerForked)
+    return Clone(
+      name: name, stream: try conversation(with: name, ["cat", tracer.streamPath.result]), files: files)
+  }
 
   /// Returns at home, with the clone's name. The clone's copy of this process stays in `AwaySide`.
-  private func fork(_ measure: inout CallMeasure) throws -> String {
+  private func fork() throws -> String {
     ct_random(ct_key(shared), 16)
     guard let ticket = try tracer.tickets.take(wait) else { throw GivenUp(reason: "no ticket is to be had") }
     try pauseOthers()
@@ -153,8 +183,6 @@ final class HomeSide {
     }
     if answer.vmid != 0 { AwaySide(tracer, breakpoint).run() }
     resumeOthers()
-    measure.forwardMicroseconds = monotonicMicroseconds() - begin
-    tracer.strike(.tracerForked)
     var request = Conversation.request(SF_AGENT_CLONE_NAME, ticket: ticket)
     request.vmid = 1
     guard let naming = Conversation(request) else { throw GivenUp(reason: "the agent is not there") }
@@ -169,16 +197,20 @@ final class HomeSide {
     while true { sleep(1000) }
   }
 
+  /// A command in the clone.
+  func conversation(with clone: String, _ command: [String]) throws -> Conversation {
+    var request = Conversation.request(SF_AGENT_RUN)
+    request.number = Int32(command.count)
+    guard let stream = Conversation(request, ([clone] + command).flatMap { Array($0.utf8) + [0] }) else {
+      throw GivenUp(reason: "the agent is not there")
+    }
+    return stream
+  }
+
   // MARK: the result
 
   /// Has the clone's stream sent home. How many bytes of the journal it is.
-  private func receive(from name: String) throws -> Int {
-    let words = [name, "cat", tracer.streamPath]
-    var request = Conversation.request(SF_AGENT_RUN)
-    request.number = Int32(words.count - 1)
-    guard let stream = Conversation(request, words.flatMap { Array($0.utf8) + [0] }) else {
-      throw GivenUp(reason: "the agent is not there")
-    }
+  private func receive(from stream: Conversation) throws -> Int {
     stream.send(Conversation.request(SF_AGENT_RUN_INPUT))
     let cut =
       tracer.options.faults.strikes(.linkHome, call: call)

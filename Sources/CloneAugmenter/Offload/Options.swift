@@ -5,10 +5,12 @@ import Glibc
 struct Options {
   enum Mode: String { case always, never, auto }
   enum Merge: String { case pages, words }
+  enum Clone: String { case auto, fork, kept }
 
   var block = ""
   var mode = Mode.always
   var merge = Merge.pages
+  var clone = Clone.auto
   var host = ""
   var report: String?
   /// The most that a call may be away, microseconds; nil: as long as it takes.
@@ -24,6 +26,8 @@ struct Options {
       --block SYMBOL      a function of PROGRAM or of a library it uses, or what it gives to cc_start()
       --mode MODE         always (the default), never, or auto: where it has paid
       --merge HOW         pages (the default), or words: for programs with threads
+      --clone HOW         fork (one for each call), kept (one for all calls, to which goes what the program has changed
+                          since the last; not with --merge words), or auto (the default): what costs less
       --host HOST         where clones are made; the daemon chooses if it is not given
       --limit SECONDS     how long a call may be away before it runs here instead
       --report FILE       writes counts and times, as JSON, when PROGRAM has ended
@@ -72,6 +76,9 @@ struct Options {
     case "--merge":
       guard let merge = Merge(rawValue: value) else { throw Wrong(reason: "--merge is pages or words") }
       self.merge = merge
+    case "--clone":
+      guard let clone = Clone(rawValue: value) else { throw Wrong(reason: "--clone is auto, fork or kept") }
+      self.clone = clone
     case "--host": host = value
     case "--limit":
       guard let seconds = Double(value), seconds > 0, seconds < 1e9 else {

@@ -16,7 +16,7 @@ struct Supervisor {
   let options: Options
   let shared: UnsafeMutablePointer<ct_shared>
   let journal: Journal
-  private let streamPath: String
+  private let streamPath: StreamPath
 
   init(_ options: Options) throws(SystemError) {
     self.options = options
@@ -27,14 +27,13 @@ struct Supervisor {
     shared.initialize(to: ct_shared())
     journal = try Journal()
     mkdir("/run", 0o755)
-    streamPath = "/run/sf-offload.\(getpid())"
-    unlink(streamPath)
-    guard mkfifo(streamPath, 0o600) == 0 else { throw SystemError("make \(streamPath)") }
+    streamPath = StreamPath(process: getpid())
+    try streamPath.make()
   }
 
   /// The program's exit status, 128 + the signal that ended it.
   func run() throws(SystemError) -> Int32 {
-    defer { unlink(streamPath) }
+    defer { streamPath.remove() }
     let program = start()
     guard program > 0 else { throw SystemError("fork", -program) }
     // The program is in the same process group and gets what a terminal or an operator sends to it.
@@ -54,6 +53,7 @@ struct Supervisor {
       if event.tid == program { programStatus = event.value }
       guard event.tid == tracer else { continue }
       tracer = 0
+      if shared.pointee.is_away != 0 { streamPath.hangUp() }
       if programStatus != nil || shared.pointee.ended != 0 { continue }
       deaths = shared.pointee.counters.calls == calls ? deaths + 1 : 0
       calls = shared.pointee.counters.calls

@@ -31,7 +31,7 @@ extension Tracer {
     }
     decider.learn(measure)
     note(measure)
-    if decider.wantsTicketAhead { tickets.askAhead() }
+    askAhead()
     if !measure.isMerged { try runHere(breakpoint) }
     shared.pointee.phase = CT_RUNNING.rawValue
     try go(tid)
@@ -70,6 +70,7 @@ extension Tracer {
     shared.pointee.counters.run_us += measure.runMicroseconds
     shared.pointee.counters.merge_us += measure.mergeMicroseconds
     shared.pointee.counters.bytes_home += measure.bytesHome
+    if measure.isMerged, measure.way == .kept { shared.pointee.counters.kept_calls += 1 }
   }
 
   /// Brings a call that a dead tracer left to an end, or back to its beginning.
@@ -103,9 +104,12 @@ extension Tracer {
     return (bytes.loadUnaligned(as: UInt64.self), bytes.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
   }
 
-  /// A test's fault: this tracer is killed. Not twice by one call.
+  /// Of what goes to a kept clone.
+  var changesKey: (UInt64, UInt64) { (sealKey.0 ^ 0x7365_676e_6168_6366, sealKey.1) }
+
+  /// A test's fault: this tracer is killed, at home. Not twice by one call.
   func strike(_ step: FaultPlan.Step) {
-    guard shared.pointee.struck != shared.pointee.call,
+    guard shared.pointee.is_away == 0, shared.pointee.struck != shared.pointee.call,
       options.faults.strikes(step, call: shared.pointee.call)
     else { return }
     shared.pointee.struck = shared.pointee.call

@@ -7,13 +7,15 @@ final class Tracer {
   let options: Options
   let shared: UnsafeMutablePointer<ct_shared>
   let journal: Journal
-  let streamPath: String
+  let streamPath: StreamPath
   let tracee: Tracee
   let breakpoints: Breakpoints
   let tickets: Tickets
   let decider: Decider
   /// A call that runs at home, and how long it takes is to be learnt.
   var homeCall: HomeCall?
+  /// The clone of the last call that went, if it is kept.
+  var kept: KeptClone?
   private let symbols: Symbols
   /// Children that share the program's memory until they execute another.
   private var borrowers: Set<Int32> = []
@@ -26,7 +28,7 @@ final class Tracer {
   private var letsGo = false
 
   init(
-    _ options: Options, _ shared: UnsafeMutablePointer<ct_shared>, _ journal: Journal, streamPath: String
+    _ options: Options, _ shared: UnsafeMutablePointer<ct_shared>, _ journal: Journal, streamPath: StreamPath
   ) {
     self.options = options
     self.shared = shared
@@ -91,6 +93,7 @@ final class Tracer {
   func end() {
     shared.pointee.ended = 1
     decider.save()
+    releaseClone()
     tickets.giveUp()
   }
 
@@ -100,6 +103,18 @@ final class Tracer {
       guard ct_wait(-1, 0, &event) == 1 else { throw ProgramEnded() }
       try handle(event)
     }
+  }
+
+  /// A ticket for the next call, if there will be one that needs it.
+  func askAhead() {
+    if shared.pointee.found != 0, kept == nil, decider.wantsTicketAhead { tickets.askAhead() }
+  }
+
+  /// The clone of the last call is not needed any more.
+  func releaseClone() {
+    kept?.end()
+    kept = nil
+    tickets.release()
   }
 
   /// Events of other threads while one is away.
@@ -126,8 +141,9 @@ final class Tracer {
     case CT_EXECUTED.rawValue where tid == tracee.pid:
       try tracee.open()
       homeCall = nil
+      if kept != nil { releaseClone() }
       symbols.programStarts()
-      if shared.pointee.found != 0, decider.wantsTicketAhead { tickets.askAhead() }
+      askAhead()
       try go(tid)
     case CT_EXECUTED.rawValue:
       borrowers.remove(tid)
@@ -197,7 +213,7 @@ final class Tracer {
     switch UInt32(breakpoint.kind) {
     case CT_START.rawValue, CT_LOADER.rawValue:
       symbols.librariesChanged()
-      if shared.pointee.found != 0, decider.wantsTicketAhead { tickets.askAhead() }
+      askAhead()
     case CT_CC_START.rawValue where !isNamed(registers.rdi): break
     case CT_RETURN.rawValue:
       homeCallReturns(tid, registers)

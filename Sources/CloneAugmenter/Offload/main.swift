@@ -14,6 +14,7 @@ func report(_ shared: ct_shared, status: Int32) -> OffloadReport {
     ("run_us", c.run_us), ("merge_us", c.merge_us), ("dropped", c.dropped),
     ("came_home_early", c.came_home_early), ("pages_home", c.pages_home), ("collect_us", c.collect_us),
     ("receive_us", c.receive_us), ("apply_us", c.apply_us), ("takeovers", c.takeovers),
+    ("kept_calls", c.kept_calls),
   ]
   return report
 }

@@ -15,6 +15,7 @@ struct OffloadCommand: AsyncParsableCommand {
       """)
 
   enum Merge: String, ExpressibleByArgument, CaseIterable { case pages, words }
+  enum Clone: String, ExpressibleByArgument, CaseIterable { case auto, fork, kept }
   enum Mode: String, ExpressibleByArgument, CaseIterable { case always, auto, never }
 
   @Argument(help: "The VM's name.") var name: String
@@ -24,6 +25,9 @@ struct OffloadCommand: AsyncParsableCommand {
   @Option(
     help: "What is merged; words for programs with threads that run on meanwhile (default: it is seen).")
   var merge: Merge?
+  @Option(
+    help: "One for each call, or one for all that is kept in step with the program (auto: what costs less).")
+  var clone = Clone.auto
   @Option(help: "auto: where it is faster by what has been measured.") var mode = Mode.always
   @Option(help: "NAME=VALUE for the program's environment; may be given again.") var env: [String] = []
   @OptionGroup var output: OutputOptions
@@ -77,7 +81,7 @@ struct OffloadCommand: AsyncParsableCommand {
     .with {
       $0.name = name
       $0.arguments =
-        [Self.program, "--block", block, "--mode", mode.rawValue]
+        [Self.program, "--block", block, "--mode", mode.rawValue, "--clone", clone.rawValue]
         + (merge.map { ["--merge", $0.rawValue] } ?? [])
         + (to.map { ["--host", $0] } ?? []) + ["--report", report, "--"] + command
       $0.environment = env

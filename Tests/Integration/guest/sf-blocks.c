@@ -22,6 +22,7 @@ static char *memory;
 static volatile sig_atomic_t signals;
 static jmp_buf out;
 static int file = -1;
+static unsigned long mappings_digest;
 
 static unsigned long digest(const void *bytes, size_t count) {
   const unsigned char *next = bytes;
@@ -66,6 +67,30 @@ static unsigned long use_mappings(int number) {
   return digest(memory, 12288) + digest(memory + 65536, 4096);
 }
 
+/* What the program does to its memory between two calls. */
+static void change_memory(int number) {
+  size_t size = 1 << 20;
+  static char *mappings[3];
+  char **place = &mappings[number % 3];
+  if (*place) munmap(*place, size - 4096 * (size_t)(number % 2));
+  *place = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  memset(*place, number, size / 4);
+  madvise(*place + 8192, 8192, MADV_DONTNEED);
+  mprotect(*place + 65536, 4096, PROT_READ);
+  for (int index = number; index < 4096; index += 37) table[index] ^= (unsigned long)(number * index);
+  if (number % 4 == 2) {
+    free(memory);
+    memory = NULL;
+  }
+  if (!memory) {
+    memory = malloc(600000);
+    memset(memory, number, 600000);
+  }
+  for (int page = 0; page < 140; page += number) memory[page * 4096 + number] += (char)page;
+  if (sbrk(12288) != (void *)-1) *((char *)sbrk(0) - 12288 + number) = (char)number;
+  mappings_digest = digest(*place, size / 2);
+}
+
 static unsigned long use_file(void) {
   char text[700];
   if (file < 0) file = open("/etc/group", O_RDONLY);
@@ -103,6 +128,12 @@ __attribute__((noinline)) unsigned long block(int number) {
     return digest(piece + 8, 65000);
   }
   if (!strcmp(kind, "mappings")) return use_mappings(number);
+  if (!strcmp(kind, "changes")) {
+    unsigned long before = mappings_digest;
+    if (memory) memory[number * 4096] += 5;
+    change_memory(number + 1);
+    return before + mappings_digest + (memory ? digest(memory, 600000) : 0) + digest((char *)sbrk(0) - 12288, 12288);
+  }
   if (!strcmp(kind, "stack")) return use_stack(60 + number * 10);
   if (!strcmp(kind, "floats")) return use_floats(number);
   if (!strcmp(kind, "file")) return use_file();
@@ -181,6 +212,7 @@ int main(int count, char **arguments) {
     const int index = turn;
     static unsigned long value;
     value = 0;
+    if (!strcmp(kind, "changes") && index > 1) change_memory(index);
     int jumped = setjmp(out);
     if (jumped) {
       printf("jumped %d\n", jumped);
