@@ -67,7 +67,6 @@ extension ForkService {
         if guest.record.role == .clone {
           await endClone(name, .lost, reason: reason)
         } else {
-          guests[name]?.record.state = .ending
           await discard(name)
         }
         continue

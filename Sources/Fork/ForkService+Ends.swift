@@ -6,6 +6,7 @@ extension ForkService {
   /// Ends a clone for good and records how. Only the first end counts; on return nothing of it is left but its exit.
   func endClone(_ name: String, _ how: ExitRecord.How, reason: String) async {
     guard let record = guests[name]?.record, !record.state.isOver, record.role != .parent else { return }
+    hold(name)
     guests[name]?.record.state = .ending
     guests[name]?.record.how = how.rawValue
     guests[name]?.record.reason = reason
@@ -20,12 +21,13 @@ extension ForkService {
     await tearDown(name)
     guests[name]?.record.state = .ended
     await save(name)
+    letGo(name)
     if record.home != nil {
       unreported.insert(name)
       await reportEnds()
     } else if let ticket = record.ticket, tickets[ticket] != nil {
       changed(ticket)
-    } else {
+    } else if guests[name]?.record.uuid == record.uuid {
       guests[name] = nil
       await persist("the end of VM \(name)") { try await self.store.delete(vm: name) }
     }

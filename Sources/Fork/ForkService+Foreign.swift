@@ -47,7 +47,7 @@ extension ForkService {
     for name in names { await save(name) }
     for (name, error) in await startSlots(names, report: { _ in }) {
       errors[name] = "\(error)"
-      await discard(name)
+      if guests[name]?.record.ticket == id { await discard(name) }
     }
     for slot in request.slots { await untilNot(.starting, slot.name) }
     for slot in request.slots where guests[slot.name] == nil && errors[slot.name] == nil {

@@ -33,8 +33,10 @@ extension ForkService {
         of: ticket.parent, id: "s-" + Self.randomHex(8), kept: false, checkpointRequest: 0,
         dropsCache: dropsCache, log: &log)
     } catch {
-      tickets[id]?.record.state = .granted
+      // Whoever ended its clones meanwhile joins them; else it may be used again.
+      tickets[id]?.record.state = machines(of: id).allSatisfy(\.state.isOver) ? .cloned : .granted
       await saveTicket(id)
+      changed(id)
       throw ForkError.wrap("cannot fork \(ticket.parent)", error)
     }
     tickets[id]?.record.snapshot = point.snapshot.id
@@ -168,7 +170,8 @@ extension ForkService {
     described: @escaping @Sendable () async throws -> Void = {}, report: Report
   ) async throws -> Outcome {
     var log = log
-    let clones = machines(of: id)
+    // Those that were ended since the ticket was taken stay so.
+    let clones = machines(of: id).filter { !$0.state.isOver }
     let names = clones.map(\.name)
     for name in names {
       guests[name]?.record.snapshot = snapshot.id
@@ -238,8 +241,10 @@ extension ForkService {
   private func activate(
     _ name: String, snapshot: SnapshotRecord, deviceState: OwnedDescriptor, request: UInt32, log: PhaseLog
   ) async -> UInt64? {
+    hold(name)
+    defer { letGo(name) }
     do {
-      guard let record = guests[name]?.record else {
+      guard let record = guests[name]?.record, record.state == .activating else {
         throw ForkError(.failed, "its slot had ended before the fork")
       }
       let session = guests[name]?.session

@@ -67,6 +67,8 @@ extension ForkService {
       }
       for slot in reply.slots {
         if slot.error.isEmpty {
+          let record = guests[slot.name]?.record
+          guard record?.state == .starting, record?.ticket == first.ticket else { continue }
           guests[slot.name]?.record.state = .warm
           guests[slot.name]?.record.pid = Int64(slot.pid)
           await save(slot.name)

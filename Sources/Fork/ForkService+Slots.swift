@@ -14,6 +14,9 @@ extension ForkService {
     defer { turns.leave(turn) }
     let numbers = try freeNumbers(hosts.count, for: source)
     let cards = try await cards(for: source, names: numbers)
+    guard tickets[ticket] != nil else {
+      throw ForkError(.failed, "its ticket was ended meanwhile. Ask again.")
+    }
     var names: [String] = []
     for (index, host) in hosts.enumerated() {
       let name = "\(source.parent).\(numbers[index])"
@@ -66,10 +69,14 @@ extension ForkService {
     return failures
   }
 
+  private static let endedMeanwhile = ForkError(.failed, "it was ended while it started. Ask again.")
+
   /// A slot is connected to before it is activated, or the guest's reads of its port return 0 in a loop.
   private func startSlot(_ name: String) async -> (any Error)? {
+    hold(name)
+    defer { letGo(name) }
     do {
-      guard var record = guests[name]?.record else { throw CancellationError() }
+      guard var record = guests[name]?.record, record.state == .starting else { throw Self.endedMeanwhile }
       if record.disks == nil {
         let sizes = record.ticket.flatMap { tickets[$0]?.diskBytes } ?? []
         record.disks = try await makeSlotDisks(sizes, of: name)
@@ -77,6 +84,7 @@ extension ForkService {
       }
       try await launch(record, what: "cannot start slot \(name)")
       if !record.traits.isAgentless { _ = try await connect(name) }
+      guard guests[name]?.record.state == .starting else { throw Self.endedMeanwhile }
       guests[name]?.record.state = .warm
       await save(name)
       return nil

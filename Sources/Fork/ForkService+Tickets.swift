@@ -12,6 +12,8 @@ extension ForkService {
   /// What clones are made of: a VM that runs, or a kept snapshot.
   struct CloneSource: Sendable {
     var parent: String
+    /// Of the VM that runs; nil: a snapshot outlives its VM.
+    var uuid: String?
     var memoryBytes: Int64
     var vcpus: Int
     var image: String
@@ -28,7 +30,8 @@ extension ForkService {
       throw ForkError(.refused, "cannot fork \(name): it is \(record.state.rawValue). Wait until it runs.")
     }
     return CloneSource(
-      parent: name, memoryBytes: record.memoryBytes, vcpus: record.vcpus, image: record.image,
+      parent: name, uuid: record.uuid, memoryBytes: record.memoryBytes, vcpus: record.vcpus,
+      image: record.image,
       commandLine: record.commandLine, diskBytes: (record.disks ?? []).map(\.virtualBytes),
       family: record.network?.family, traits: record.traits)
   }
@@ -59,6 +62,10 @@ extension ForkService {
       of: CloneShape(parent: source.parent, memoryBytes: UInt64(source.memoryBytes), vcpus: source.vcpus),
       on: await loads(of: hosts, what: what))
     let machines = placements.reduce(0) { $0 + $1.count }
+    // A VM that has ended meanwhile would take no ticket with it.
+    if let uuid = source.uuid, guests[source.parent]?.record.uuid != uuid || !isAlive(source.parent) {
+      throw ForkError(.failed, "\(what): it has ended meanwhile. Start it again.")
+    }
     let id = "t-" + Self.randomHex(8)
     tickets[id] = Reservation(
       record: TicketRecord(
@@ -78,7 +85,9 @@ extension ForkService {
     for name in names { await save(name) }
 
     let failures = await startSlots(names, report: report)
-    for name in failures.keys { await discard(name) }
+    for name in names where failures[name] != nil || tickets[id] == nil {
+      if guests[name]?.record.ticket == id { await discard(name) }
+    }
     guard tickets[id] != nil else {
       throw ForkError(.failed, "\(what): its ticket was ended meanwhile. Ask again.")
     }
@@ -198,10 +207,18 @@ extension ForkService {
 
   /// The ticket and all that it holds: slots not used, records of ended clones.
   func removeTicket(_ id: String) async {
-    let unused = machines(of: id).filter { $0.state != .ended }
     tickets[id] = nil
     await withTaskGroup(of: Void.self) { group in
-      for record in unused { group.addTask { await self.discard(record.name) } }
+      for record in machines(of: id) {
+        group.addTask {
+          // One that is being ended is left to who does that.
+          if record.state.isOver {
+            await self.untilLetGo(record.name)
+          } else {
+            await self.discard(record.name)
+          }
+        }
+      }
     }
     let ended = machines(of: id)
     if outcomes[id] != nil { outcomes[id]?.clones = ended }
@@ -213,7 +230,9 @@ extension ForkService {
 
   /// Forgets the oldest of the finished tickets that nobody has joined.
   func pruneFinishedTickets() async {
-    let finished = tickets.values.map(\.record).filter { isFinished($0.id) }
+    let finished = tickets.values.map(\.record).filter { ticket in
+      isFinished(ticket.id) && machines(of: ticket.id).allSatisfy { holders[$0.name] == nil }
+    }
     guard finished.count > Self.finishedTicketLimit else { return }
     let oldest = finished.sorted { $0.createdUnix < $1.createdUnix }.prefix(
       finished.count - Self.finishedTicketLimit)

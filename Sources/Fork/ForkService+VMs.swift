@@ -163,6 +163,8 @@ extension ForkService {
 
   /// The domain runs (or waits, of a slot), and its RAM shim has reported to the pager.
   func launch(_ record: VMRecord, what: String) async throws {
+    hold(record.name)
+    defer { letGo(record.name) }
     try FileManager.default.createDirectory(
       atPath: configuration.vmDirectory(record.name), withIntermediateDirectories: true)
     let spec = try machineSpec(record, network: try await addCard(of: record))
@@ -172,6 +174,9 @@ extension ForkService {
     try await exportDisks(of: record)
     try await memtap.run { try $0.expect(vm: name, token: token, ramBytes: ramBytes) }
     let status = try await withHypervisor { try $0.start(spec) }
+    guard guests[name]?.record.state.isOver == false else {
+      throw ForkError(.failed, "\(what): it was ended meanwhile. Start it again.")
+    }
     guests[name]?.record.pid = Int64(status.pid)
     try await memtap.run { try $0.waitForShim(vm: name, timeoutMilliseconds: 10_000) }
   }
@@ -201,41 +206,6 @@ extension ForkService {
     guests[name]?.session = session
     Task { await self.listen(to: session) }
     return session
-  }
-
-  /// Takes back whatever `launch` and `connect` did, after any of their steps, and forgets the VM.
-  func discard(_ name: String) async {
-    // What libvirt says of its end is then no news.
-    guests[name]?.record.state = .ending
-    await tearDown(name)
-    guests[name] = nil
-    await persist("the end of VM \(name)") { try await self.store.delete(vm: name) }
-  }
-
-  /// On return no domain, process, file or pager region of the VM is left. Safe after any step, and twice.
-  func tearDown(_ name: String) async {
-    if let host = guests[name]?.record.host {
-      await endElsewhere(name, on: host)
-      return
-    }
-    guests[name]?.session?.close()
-    guests[name]?.session = nil
-    do {
-      try await withHypervisor { try $0.destroy(name) }
-    } catch {
-      log.error("cannot end the domain of \(name): \(error)")
-    }
-    do {
-      try await memtap.run { try $0.forget(vm: name) }
-    } catch {
-      log.error("the pager cannot forget \(name): \(error)")
-    }
-    if let record = guests[name]?.record {
-      await releaseDisks(of: record)
-      await removeCard(of: record)
-    }
-    try? FileManager.default.removeItem(atPath: configuration.vmDirectory(name))
-    try? FileManager.default.removeItem(atPath: configuration.consoleLogPath(name))
   }
 
   /// The last line that the guest wrote to its console.

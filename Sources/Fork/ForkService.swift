@@ -13,7 +13,7 @@ import NIOPosix
 /// The actor holds the state; whatever blocks (libvirt, the pager, netlink) runs on `workers`. Its files: `+VMs` starts
 /// and stops, `+Disks` and `+Network` do what each step asks of disks and networks, `+Layers` keeps what disks are made
 /// of, `+Tickets` grants and joins, `+Slots` has what is granted, `+Fork` forks, `+Snapshots` keeps fork points, `+Ends`
-/// ends clones, `+Guests` answers programs in guests, `+Runs` runs their commands in clones, `+Adoption` takes over from
+/// ends clones, `+Lives` says until when a name is a VM's, `+Guests` answers programs in guests, `+Runs` runs their commands in clones, `+Adoption` takes over from
 /// a daemon that died, `+Views` reports. Over several hosts: `+Hosts` is a ticket's home, `+Distribution` brings snapshots
 /// to hosts, `Replication` keeps standbys of VMs, `+Foreign` is the part of a host in another's ticket, `+Hello` what follows from hosts' coming and going,
 /// `+Everywhere` asks all hosts.
@@ -66,6 +66,9 @@ actor ForkService {
   /// How many commands each guest runs in clones, those that are being ended too.
   var openRuns: [String: Int] = [:]
   var turns = Turns()
+  /// How many work on the VM of each name, and who waits until nobody does; see `hold`.
+  var holders: [String: Int] = [:]
+  var awaitingRelease: [String: [CheckedContinuation<Void, Never>]] = [:]
   /// Snapshots on their way to other hosts, or there: by snapshot and host.
   var deliveries: [String: [String: Task<Void, any Error>]] = [:]
   /// VMs of this host with a standby on another, by name; the loops that take their checkpoints.

@@ -4,14 +4,34 @@ import Testing
 
 /// libsnowflock and the agent in a real VM, with the test in sfd's place.
 @Suite(.serialized, .timeLimit(.minutes(3))) struct GuestLibraryTests {
-  /// `clone`: forks and ends in each clone as its number says. `ticket`: asks and notes what came of it.
+  /// `clone`: forks and ends in each clone as its number says. `ticket`: asks and notes what came of it. `deaf`: asks and
+  /// does not read the answer.
   static let program = """
     #include <errno.h>
+    #include <poll.h>
     #include <snowflock.h>
     #include <stdio.h>
     #include <stdlib.h>
     #include <string.h>
+    #include <sys/socket.h>
+    #include <sys/un.h>
+    #include <unistd.h>
+    static int ask_and_wait(void) {
+      struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "/run/snowflock/agent.sock"};
+      /* SF_AGENT_REQUEST_TICKET for one clone, as in agent_protocol.h. */
+      struct { unsigned magic; unsigned short version, type; int number; char rest[100]; } request = {
+          .magic = 0x47414653, .version = 1, .type = 1, .number = 1};
+      int agent = socket(AF_UNIX, SOCK_STREAM, 0);
+      if (connect(agent, (struct sockaddr *)&address, sizeof address) != 0) return 1;
+      if (write(agent, &request, sizeof request) != 112) return 2;
+      struct pollfd waiting = {.fd = agent, .events = POLLIN};
+      poll(&waiting, 1, -1);
+      puts("granted");
+      fflush(stdout);
+      return pause();
+    }
     int main(int count, char **arguments) {
+      if (!strcmp(arguments[1], "deaf")) return ask_and_wait();
       if (!strcmp(arguments[1], "ticket")) {
         sf_ticket ticket = sf_request_ticket_on(2, 0, "h2");
         FILE *note = fopen("/root/note", "w");
@@ -111,6 +131,19 @@ import Testing
     }.request
     try machine.send(.execSignal(id: 803, signal: SIGKILL))
     #expect(try machine.wait("cancel") { if case .cancel = $0 { true } else { nil } }.request == abandoned)
+    try machine.send(.ticketGranted(ticket: "ticket-3", granted: 2), request: abandoned)
+    #expect(try machine.killed() == "ticket-3")
+
+    // A process that ends with its ticket unread leaves none. Those that read theirs and ended have left them: the agent
+    // has given back nothing else.
+    try machine.send(.exec(.init(id: 804, arguments: ["/root/try", "deaf"])), request: 804)
+    let unread = try machine.wait("requestTicket") {
+      if case .requestTicket(1, false, "") = $0 { true } else { nil }
+    }.request
+    try machine.send(.ticketGranted(ticket: "ticket-4", granted: 1), request: unread)
+    _ = try machine.wait("granted") { if case .execOutput(804, _, let bytes) = $0 { bytes } else { nil } }
+    try machine.send(.execSignal(id: 804, signal: SIGKILL))
+    #expect(try machine.killed() == "ticket-4")
   }
 
   /// Linked statically: `mini` has no C library.
@@ -132,5 +165,12 @@ import Testing
       throw AgentMachine.Failure.imageNotBuilt(compiler.terminationStatus)
     }
     return [UInt8](try Data(contentsOf: URL(fileURLWithPath: "\(directory)/try")))
+  }
+}
+
+extension AgentMachine {
+  /// The next ticket that the agent gives back.
+  fileprivate func killed() throws -> String {
+    try wait("kill") { if case .kill(let ticket) = $0 { ticket } else { nil } }.value
   }
 }

@@ -150,6 +150,7 @@ final class Agent {
     port.epoch = new.epoch
     port.releaseDroppingHeld()
     commands.detachAll()
+    server.forgetGifts()
     runs.failAll(ECANCELED, "the VM was forked, and the command goes on in the parent")
     let reason = identity.take(new)
     port.send(
@@ -230,6 +231,7 @@ final class Agent {
       tickets.insert(ticket)
       copyText(ticket, to: &answer.id)
       answer.count = granted
+      return client.give(answer) { [unowned self] in requests.ask(.kill(ticket: ticket), for: nil) }
     case .cloned(let vmid, let granted):
       answer.vmid = vmid
       answer.count = granted

@@ -46,6 +46,11 @@ final class LocalServer {
     }
   }
 
+  /// The VM is a clone now: what was given to its processes before is the parent's.
+  func forgetGifts() {
+    for client in clients.values { client.onUntaken = nil }
+  }
+
   fileprivate func closed(_ client: LocalClient) {
     clients[ObjectIdentifier(client)] = nil
     onClose(client)
@@ -67,6 +72,8 @@ final class LocalClient {
   /// All that was sent is with the process.
   var onDrained: () -> Void = {}
   private var closesWhenSent = false
+  /// Set by `give`: the process has gone and has not read what was given to it.
+  fileprivate var onUntaken: (() -> Void)?
 
   fileprivate init?(_ fd: Int32, server: LocalServer, loop: EventLoop) {
     self.fd = fd
@@ -102,6 +109,15 @@ final class LocalClient {
     send(answer)
   }
 
+  /// The last answer, with something in it that must not get lost: `onUntaken` is called if the process ends before it
+  /// has read the answer. It is the one that hangs up: the kernel then says whether anything was left unread.
+  func give(_ answer: sf_agent_answer, onUntaken: @escaping () -> Void) {
+    var answer = answer
+    answer.type = UInt16(SF_AGENT_ANSWER)
+    self.onUntaken = onUntaken
+    send(answer)
+  }
+
   func fail(_ code: Int32, _ message: String) {
     var answer = sf_agent_answer()
     answer.error = -code
@@ -117,7 +133,8 @@ final class LocalClient {
         input += chunk[..<count]
         takeRequests()
       case .wouldBlock: return
-      case .end, .failed: return end()
+      case .end: return end()
+      case .failed: return breakOff()
       }
     }
   }
@@ -151,11 +168,18 @@ final class LocalClient {
       switch output.withUnsafeBytes({ writeSome(fd, $0) }) {
       case .bytes(let count): output.removeFirst(count)
       case .wouldBlock: return loop.modify(token, EventLoop.readable | EventLoop.writable)
-      case .end, .failed: return end()
+      case .end, .failed: return breakOff()
       }
     }
     loop.modify(token, EventLoop.readable)
     if closesWhenSent { end() } else { onDrained() }
+  }
+
+  /// Its process has gone without having read all.
+  private func breakOff() {
+    let untaken = token == nil ? nil : onUntaken
+    end()
+    untaken?()
   }
 
   /// Hangs up.

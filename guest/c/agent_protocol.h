@@ -2,7 +2,9 @@
  *
  * One request a connection: the process sends one sf_agent_request (for SF_AGENT_EXIT with a result behind it), the
  * agent answers with any number of SF_AGENT_STATUS and one SF_AGENT_ANSWER. Closing the connection before that
- * cancels the request. All numbers are in the machine's order; both sides are in the same guest.
+ * cancels the request. A ticket is the process's once it has read it: a process that ends with the answer unread
+ * leaves none (a connection with a ticket in its answer is closed by the process). All numbers are in the machine's
+ * order; both sides are in the same guest.
  *
  * SF_AGENT_RUN is a conversation: until its SF_AGENT_ANSWER the process may send any number of SF_AGENT_RUN_INPUT and
  * SF_AGENT_RUN_SIGNAL, and gets SF_AGENT_RUN_OUTPUT and SF_AGENT_RUN_CREDIT. It sends at most SF_AGENT_RUN_WINDOW

@@ -33,6 +33,13 @@ final class Conversation {
     return answer
   }
 
+  /// The answer that is there to be received, which it stays. Nil: there is none.
+  func peek() -> sf_agent_answer? {
+    var answer = sf_agent_answer()
+    let count = recv(descriptor, &answer, MemoryLayout<sf_agent_answer>.size, Int32(MSG_PEEK))
+    return count == MemoryLayout<sf_agent_answer>.size ? answer : nil
+  }
+
   /// Whether an answer has come.
   var isReadable: Bool {
     var waiting = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)

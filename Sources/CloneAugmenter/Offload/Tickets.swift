@@ -55,10 +55,12 @@ final class Tickets {
     if let asking, asking.isReadable { noteAhead() }
   }
 
-  /// Takes what has come of the request.
+  /// Takes what has come of the request. Noted first and then received: a ticket that its asker has not received is ended
+  /// by the agent when the asker dies, one that is noted by the successor.
   private func noteAhead() {
     guard let asking else { return }
-    if let answer = asking.receive(), answer.error == 0, answer.count > 0 { ahead = ticketName(answer) }
+    if let answer = asking.peek(), answer.error == 0, answer.count > 0 { ahead = ticketName(answer) }
+    _ = asking.receive()
     self.asking = nil
   }
 
