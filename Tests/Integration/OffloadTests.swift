@@ -110,7 +110,7 @@ struct OffloadTests {
       try compare(["sf-blocks", "marked", "3"], block: "marked block", options: ["--mode", "auto"]).calls == 3
     )
     let profile = try host.inside("dev", "cat", "/var/lib/snowflock/offload-profile")
-    #expect(profile.hasPrefix("snowfork-offload-profile 1\n") && profile.contains("block sf-blocks block "))
+    #expect(profile.hasPrefix("snowfork-offload-profile 2\n") && profile.contains("block sf-blocks block "))
     // A damaged one is begun anew.
     _ = try host.inside("dev", "sh", "-c", "echo damaged >/var/lib/snowflock/offload-profile")
     #expect(try compare(["sf-blocks", "static", "3"], options: ["--mode", "auto"]).calls == 3)

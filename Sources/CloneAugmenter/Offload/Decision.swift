@@ -40,9 +40,28 @@ final class Decider {
 
   init(_ options: Options) {
     self.options = options
-    call = BlockCall(BlockID(program: options.program[0], symbol: options.block))
+    call = BlockCall(
+      BlockID(program: options.program[0], symbol: options.block), sizeHint: Self.sizeHint(options.program))
     guard options.mode == .auto, let text = contents(of: Self.profilePath) else { return }
     controller = Controller(profile: text) ?? controller
+  }
+
+  /// How large the files are that the program's arguments name; nil: they name none. Programs mostly have the more to do
+  /// the more there is in them.
+  private static func sizeHint(_ program: [String]) -> UInt64? {
+    var sum: UInt64 = 0
+    for argument in program.dropFirst() {
+      var status = stat()
+      if stat(argument, &status) == 0, status.st_mode & S_IFMT == S_IFREG { sum += UInt64(status.st_size) }
+    }
+    return sum > 0 ? sum : nil
+  }
+
+  /// Whether the program is to run by itself: its calls are known, stay here, and are too short to be watched each time.
+  func letsRunUnwatched() -> Bool {
+    guard options.mode == .auto, controller.mayRunUnwatched(call) else { return false }
+    hasLearnt = true
+    return true
   }
 
   func decide(canGo: Bool) -> Decision {
@@ -92,9 +111,7 @@ final class Decider {
     switch options.mode {
     case .never: return false
     case .always: return true
-    case .auto:
-      var controller = controller
-      return controller.decide(call, nowUs: monotonicMicroseconds()) != .home
+    case .auto: return controller.wouldOffload(call)
     }
   }
 
