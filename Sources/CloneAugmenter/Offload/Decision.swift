@@ -42,7 +42,7 @@ final class Decider {
     self.options = options
     call = BlockCall(
       BlockID(program: options.program[0], symbol: options.block), sizeHint: Self.sizeHint(options.program))
-    guard options.mode == .auto, let text = contents(of: Self.profilePath) else { return }
+    guard options.mode != .never, let text = contents(of: Self.profilePath) else { return }
     controller = Controller(profile: text) ?? controller
   }
 
@@ -89,9 +89,9 @@ final class Decider {
     controller.record(call, .home(us: Double(microseconds)))
   }
 
-  /// A call that went.
+  /// A call that went: of one that had to go there is as much to learn.
   func learn(_ measure: CallMeasure) {
-    guard options.mode == .auto else { return }
+    guard measure.outcome != .home else { return }
     hasLearnt = true
     let times = OffloadTimes(
       forwardUs: Double(measure.forwardMicroseconds), runUs: Double(measure.runMicroseconds),
