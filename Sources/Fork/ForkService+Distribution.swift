@@ -57,7 +57,8 @@ extension ForkService {
       $0.kernelCommandLine = snapshot.commandLine
       $0.descriptorBytes = UInt64(descriptor.count)
       $0.origin = origin.wire
-      $0.push = distribution.push || configuration.pushesAlways
+      // Of a warm one only what was written since is on its way: a few pages, which are wanted soon.
+      $0.push = distribution.push || configuration.pushesAlways || warm != nil
       $0.checkpointRequest = UInt32(snapshot.checkpointRequest)
       $0.kept = snapshot.kept
       if let warm { $0.warm = warm }

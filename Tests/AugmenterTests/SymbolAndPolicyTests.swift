@@ -144,10 +144,12 @@ struct SymbolAndPolicyTests {
 
   @Test("The report is one JSON object")
   func report() throws {
-    var report = OffloadReport()
-    report.programStatus = 130
-    report.fields = [("calls", 3), ("offloaded", 2)]
-    let object = try JSONSerialization.jsonObject(with: Data(report.json.utf8)) as? [String: Int]
-    #expect(object == ["program_status": 130, "calls": 3, "offloaded": 2])
+    var report = OffloadReport(programStatus: 130, watched: true)
+    report.counts[0] = 3
+    let object = try #require(
+      try JSONSerialization.jsonObject(with: Data(report.json.utf8)) as? [String: Any])
+    #expect(object["program_status"] as? Int == 130 && object["watched"] as? Bool == true)
+    #expect(object["calls"] as? Int == 3 && object["takeovers"] as? Int == 0 && object.count == 18)
+    #expect(report.json.hasSuffix("}\n"))
   }
 }

@@ -88,9 +88,9 @@ struct ProfileTests {
   }
 
   @Test func otherVersionsAreNotRead() {
-    let body = "snowfork-offload-profile 2\nbeside 0.0 0.0 0.0\n"
+    let body = "snowfork-offload-profile 3\nbeside 0.0 0.0 0.0\n"
     #expect(Controller(profile: Array(body.utf8) + Self.trailer(of: body)) == nil)
-    let known = "snowfork-offload-profile 1\nbeside 0.0 0.0 0.0\n"
+    let known = "snowfork-offload-profile 2\nbeside 0.0 0.0 0.0\n"
     #expect(Controller(profile: Array(known.utf8) + Self.trailer(of: known)) != nil)
   }
 

@@ -5,7 +5,7 @@ import Testing
 /// A standby of `dev` (on h1) on h2.
 @Suite("Standbys of a device VM", .serialized, .ownLab(hosts: 2))
 struct ReplicaTests {
-  private let host: TestHost
+  let host: TestHost
 
   init() throws {
     host = try #require(TestHost.here)
@@ -14,27 +14,27 @@ struct ReplicaTests {
     try host.inside("dev", "sh", "-c", "rm -f /?")
   }
 
-  private func replicate(_ options: String...) throws {
+  func replicate(_ options: String...) throws {
     let outcome = try host.start(["replicate", "dev", "--to", "h2"] + options).wait()
     try #require(outcome.status == 0, "\(outcome.error)\n\(host.daemonLog.suffix(2000))")
   }
 
-  private func checkpoint() throws -> CheckpointDocument { try host.document("checkpoint", "dev") }
+  func checkpoint() throws -> CheckpointDocument { try host.document("checkpoint", "dev") }
 
-  private func replicas() throws -> [ReplicaList.Replica] {
+  func replicas() throws -> [ReplicaList.Replica] {
     try host.document("replica", "ls", as: ReplicaList.self).replicas
   }
 
-  private func removeReplica() { _ = try? host.sfctl("replica", "rm", "dev") }
+  func removeReplica() { _ = try? host.sfctl("replica", "rm", "dev") }
 
   /// Fills a file in the guest's memory with noise; answers its digest.
-  private func fill(_ file: String, mebibytes: Int) throws -> String {
+  func fill(_ file: String, mebibytes: Int) throws -> String {
     try host.inside(
       "dev", "sh", "-c",
       "dd if=/dev/urandom of=/\(file) bs=1M count=\(mebibytes) 2>/dev/null; sha256sum /\(file)")
   }
 
-  private func digest(of file: String, in twin: String) throws -> String {
+  func digest(of file: String, in twin: String) throws -> String {
     try host.inside(twin, "sha256sum", file)
   }
 
@@ -46,36 +46,6 @@ struct ReplicaTests {
     try #require(outcome.status == 0, "\(outcome.error)\n\(host.daemonLog.suffix(2000))")
     defer { _ = try? host.sfctl("vm", "destroy", twin) }
     try body(twin)
-  }
-
-  /// The first of them, for it is measured before the VM has a working set, which is sent to whoever has it already, too.
-  @Test("A fork to the standby's host takes from it what was not written since")
-  func warmFork() throws {
-    let old = try fill("f", mebibytes: 16)
-    func received(_ newest: String?) throws -> Int {
-      let fork: ForkDocument = try host.document("fork", "dev", "-n", "1", "--host", "h2")
-      defer {
-        _ = try? host.sfctl("kill", fork.ticket)
-        _ = try? host.sfctl("join", fork.ticket)
-      }
-      let seen = try digest(of: "/f", in: fork.clones[0].name)
-      #expect(seen == old)
-      if let newest {
-        let written = try digest(of: "/g", in: fork.clones[0].name)
-        #expect(written == newest)
-      }
-      return try host.stats(fork.ticket).bytesReceived
-    }
-    try replicate()
-    defer { removeReplica() }
-    let new = try fill("g", mebibytes: 2)
-    let warm = try received(new)
-    // The fork has gone: the standby goes on.
-    #expect(try checkpoint().sequence == 2)
-    #expect(eventually(seconds: 20) { (try? standby()?.sequence) == 2 })
-    removeReplica()
-    let cold = try received(new)
-    #expect(cold > 16 << 20 && warm < cold / 3, "cold \(cold), warm \(warm)")
   }
 
   @Test("A checkpoint brings what changed, and the standby is what the VM was")
@@ -188,7 +158,7 @@ struct ReplicaTests {
     }
   }
 
-  private func standby() throws -> ReplicaList.Replica? { try replicas().first { $0.role == "standby" } }
+  func standby() throws -> ReplicaList.Replica? { try replicas().first { $0.role == "standby" } }
 
   @Test("Clones of a standby see its checkpoint; later ones wait for them, and are then applied")
   func clonesOfAStandby() throws {
@@ -237,7 +207,7 @@ struct ReplicaTests {
 /// The device's host is gone.
 @Suite("Standbys of a device that is lost", .serialized, .ownLab(hosts: 2))
 struct LostDeviceTests {
-  private let host: TestHost
+  let host: TestHost
 
   init() throws { host = try #require(TestHost.here) }
 

@@ -16,7 +16,8 @@ final class Device: Sendable {
     try FileManager.default.createDirectory(atPath: state, withIntermediateDirectories: true)
   }
 
-  func labUp(link: String) throws { try call(["lab", "up", "--hosts", "2", "--link", "h2=\(link)"]) }
+  /// The device's host, h1, is on that link, and h2 in the cloud.
+  func labUp(link: String) throws { try call(["lab", "up", "--hosts", "2", "--link", link]) }
   func labDown() throws { try call(["lab", "down"]) }
 
   /// - Parameter cpuPercent: of one processor; nil: all of it.
@@ -25,6 +26,14 @@ final class Device: Sendable {
       ["vm", "start", name, "--image", image, "--memory", "768M"]
         + (cpuPercent.map { ["--cpu-limit", "\($0)"] } ?? []))
   }
+
+  /// Keeps a standby on h2; returns when it is there.
+  func replicate(_ name: String, everyS: Double) throws {
+    try call(["replicate", name, "--to", "h2", "--every", "\(everyS)"])
+  }
+
+  /// One more checkpoint now: the standby is what the device is.
+  func checkpoint(_ name: String) throws { try call(["checkpoint", name]) }
 
   func destroy(_ name: String) throws { try call(["vm", "destroy", name]) }
 
@@ -45,8 +54,10 @@ final class Device: Sendable {
       program: input.command[0], vm: name, outputIsErrorToo: true)
   }
 
-  /// What sf-offload has told: the contract's fields.
+  /// What sf-offload has told: the contract's fields, and more.
   struct Report: Codable {
+    /// False: the controller had the program run by itself.
+    var watched: Bool
     var calls: Int
     var offloaded: Int
     var ranAtHome: Int

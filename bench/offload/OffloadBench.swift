@@ -9,7 +9,10 @@ struct OffloadBench {
   let quick: Bool
   /// The longest that a run may take; one that takes longer counts as this, and its row says so.
   let limitS: Double
+  /// Whether the clones' host has a standby of the device.
+  let standby: Bool
   static let cpuPercent = 5
+  private static let checkpointEveryS = 1.0
 
   struct Row: Encodable {
     var bench = "offload"
@@ -17,6 +20,8 @@ struct OffloadBench {
     var block: String
     var input: String
     var link: String
+    /// Forks are warm: the clones' host has a standby, with a checkpoint each second and one before each run.
+    var standby: Bool
     var cpuLimitPercent = OffloadBench.cpuPercent
     var limitS: Double
     /// The device alone, and a VM without a limit alone.
@@ -31,6 +36,8 @@ struct OffloadBench {
     var autoUs: [Double]
     var autoOffloaded: [Int]
     var autoCalls: [Int]
+    /// False: the controller had the program run by itself, and calls were not counted.
+    var autoWatched: [Bool]
     var choice: String
     var maxSpeedUp: Double
     var alwaysSpeedUp: Double
@@ -39,73 +46,100 @@ struct OffloadBench {
     var sameOutput: Bool
   }
 
-  /// What a program takes without any offload; it does not depend on the link.
-  struct Plain {
-    var home: Device.Run
+  /// What was offloaded of one program and input; what it takes at home is measured meanwhile.
+  private struct Offloaded {
+    var program: BenchProgram
+    var input: BenchProgram.Input
+    var link: String
     var clone: Device.Run
+    var always: (run: Device.Run, report: Device.Report?)
+    var auto: [(run: Device.Run, report: Device.Report?)]
   }
 
   func run() throws {
-    var plain: [String: Plain] = [:]
+    let home = HomeRuns(device: device, limitS: limitS)
+    var clones: [String: Device.Run] = [:]
     var rows: [Row] = []
     for link in links {
-      say("a device at \(Self.cpuPercent) % and a clone's host over \(link)")
+      say("a device at \(Self.cpuPercent) % behind \(link), and a clone's host")
       try device.labUp(link: link)
-      if plain.isEmpty {
-        try device.start("full", cpuPercent: nil)
-        try device.start("dev", cpuPercent: Self.cpuPercent)
-        try each { program, input in
-          // The first run fills caches of translated code, at home and there.
-          let clone = try [0, 1].map { _ in try device.run(program, input, on: "full", limitS: limitS) }[1]
-          let home = try device.run(program, input, on: "dev", limitS: limitS)
-          plain[key(program, input)] = Plain(home: home, clone: clone)
-          say(
-            "  \(program.name) \(input.name): \(seconds(home.microseconds)), \(seconds(clone.microseconds)) in a clone"
-          )
-        }
-        try device.destroy("full")
-      } else {
-        try device.start("dev", cpuPercent: Self.cpuPercent)
+      if clones.isEmpty {
+        try home.begin(programs.map { ($0, inputs(of: $0)) }, cpuPercent: Self.cpuPercent)
+        clones = try runInClone()
       }
+      try device.start("dev", cpuPercent: Self.cpuPercent)
+      if standby {
+        say("  the standby's first checkpoint")
+        try device.replicate("dev", everyS: Self.checkpointEveryS)
+      }
+      var offloaded: [Offloaded] = []
       try each { program, input in
-        let row = try offloaded(program, input, link, plain[key(program, input)]!)
+        offloaded.append(try offload(program, input, link, clones[key(program, input)]!))
+      }
+      try device.destroy("dev")
+      try home.end()
+      for part in offloaded {
+        let row = row(part, home.run(of: part.program, part.input))
         rows.append(row)
         try write(row)
       }
-      try device.destroy("dev")
       try device.labDown()
     }
     show(rows)
   }
 
-  private func offloaded(_ program: BenchProgram, _ input: BenchProgram.Input, _ link: String, _ plain: Plain)
-    throws
-    -> Row
-  {
-    var isSame = true
-    func compare(_ run: Device.Run) {
-      guard run.status != nil, plain.home.status != nil else { return }
-      isSame = isSame && run.status == plain.home.status && lines(run) == lines(plain.home)
+  /// In a VM without a limit. A first run, of the smallest input, fills caches of translated code.
+  private func runInClone() throws -> [String: Device.Run] {
+    var runs: [String: Device.Run] = [:]
+    try device.start("full", cpuPercent: nil)
+    for program in programs {
+      _ = try device.run(program, program.inputs[0], on: "full", limitS: limitS)
+      for input in inputs(of: program) {
+        let run = try device.run(program, input, on: "full", limitS: limitS)
+        runs[key(program, input)] = run
+        say("  \(program.name) \(input.name) in a clone: \(seconds(run.microseconds))")
+      }
     }
-    let always = try device.offload(program, input, on: "dev", mode: "always", limitS: limitS)
-    compare(always.run)
-    var runs: [(run: Device.Run, report: Device.Report?)] = []
-    for _ in 0..<(quick ? 2 : 4) {
-      runs.append(try device.offload(program, input, on: "dev", mode: "auto", limitS: limitS))
-      compare(runs.last!.run)
+    try device.destroy("full")
+    return runs
+  }
+
+  /// Once as told, which the controller learns from, then as it chooses.
+  private func offload(
+    _ program: BenchProgram, _ input: BenchProgram.Input, _ link: String, _ clone: Device.Run
+  ) throws -> Offloaded {
+    func run(_ mode: String) throws -> (run: Device.Run, report: Device.Report?) {
+      if standby { try device.checkpoint("dev") }
+      let result = try device.offload(program, input, on: "dev", mode: mode, limitS: limitS)
+      let whither = (result.report?.offloaded ?? 0) > 0 ? "offloaded" : "at home"
+      say("  \(program.name) \(input.name) \(mode): \(seconds(result.run.microseconds)), \(whither)")
+      return result
     }
-    let last = runs.last!
-    let homeUs = plain.home.microseconds
+    let always = try run("always")
+    // The largest would be at home for minutes if the controller left it there.
+    let isLargest = input.name == program.inputs.last?.name
+    let auto = try (0..<(quick || isLargest ? 2 : 4)).map { _ in try run("auto") }
+    return Offloaded(program: program, input: input, link: link, clone: clone, always: always, auto: auto)
+  }
+
+  private func row(_ part: Offloaded, _ home: Device.Run) -> Row {
+    let runs = [part.clone, part.always.run] + part.auto.map(\.run)
+    let isSame = runs.allSatisfy {
+      $0.status == nil || home.status == nil || ($0.status == home.status && lines($0) == lines(home))
+    }
+    let homeUs = home.microseconds
+    let last = part.auto.last!
     return Row(
-      program: program.name, block: program.block, input: input.name, link: link, limitS: limitS,
-      homeUs: homeUs,
-      cloneUs: plain.clone.microseconds, homeTimedOut: plain.home.status == nil,
-      alwaysUs: always.run.microseconds,
-      alwaysTimedOut: always.run.status == nil, always: always.report, autoUs: runs.map(\.run.microseconds),
-      autoOffloaded: runs.map { $0.report?.offloaded ?? 0 }, autoCalls: runs.map { $0.report?.calls ?? 0 },
+      program: part.program.name, block: part.program.block, input: part.input.name, link: part.link,
+      standby: standby, limitS: limitS, homeUs: homeUs, cloneUs: part.clone.microseconds,
+      homeTimedOut: home.status == nil, alwaysUs: part.always.run.microseconds,
+      alwaysTimedOut: part.always.run.status == nil, always: part.always.report,
+      autoUs: part.auto.map(\.run.microseconds), autoOffloaded: part.auto.map { $0.report?.offloaded ?? 0 },
+      autoCalls: part.auto.map { $0.report?.calls ?? 0 },
+      autoWatched: part.auto.map { $0.report?.watched ?? true },
       choice: (last.report?.offloaded ?? 0) > 0 ? "offload" : "home",
-      maxSpeedUp: homeUs / plain.clone.microseconds,
-      alwaysSpeedUp: homeUs / always.run.microseconds, autoSpeedUp: homeUs / last.run.microseconds,
+      maxSpeedUp: homeUs / part.clone.microseconds,
+      alwaysSpeedUp: homeUs / part.always.run.microseconds, autoSpeedUp: homeUs / last.run.microseconds,
       sameOutput: isSame)
   }
 
@@ -118,8 +152,12 @@ struct OffloadBench {
 
   private func each(_ body: (BenchProgram, BenchProgram.Input) throws -> Void) throws {
     for program in programs {
-      for input in quick ? Array(program.inputs.prefix(2)) : program.inputs { try body(program, input) }
+      for input in inputs(of: program) { try body(program, input) }
     }
+  }
+
+  private func inputs(of program: BenchProgram) -> [BenchProgram.Input] {
+    quick ? Array(program.inputs.prefix(2)) : program.inputs
   }
 
   private func key(_ program: BenchProgram, _ input: BenchProgram.Input) -> String {

@@ -25,7 +25,7 @@ struct BenchProgram {
       }),
     BenchProgram(
       name: "compare", block: "SimilarityMetricImage",
-      inputs: ["10k", "30k", "100k"].map { size in
+      inputs: ["10k", "50k", "300k"].map { size in
         Input(
           name: size,
           command: [
@@ -34,7 +34,7 @@ struct BenchProgram {
           ])
       }, environment: ["MAGICK_THREAD_LIMIT=1", "OMP_NUM_THREADS=1"]),
     BenchProgram(
-      name: "lzma", block: "lzma_code",
+      name: "lzma", block: "lzma_easy_buffer_encode",
       inputs: ["100k", "1m", "10m"].map { size in
         Input(name: size, command: ["python3.11", "/data/compress.py", "/data/text-\(size)"])
       }),

@@ -1,4 +1,5 @@
 // bench-offload --image DIR --programs-directory DIR [--quick] [--links wifi,3g,lan] [--programs NAME,…] [--limit SECONDS]
+//   [--no-standby]
 // Started by bench/offload/run, which makes the image. JSON lines on stdout; progress and the table on stderr.
 import BenchSupport
 import Foundation
@@ -26,7 +27,7 @@ guard let image = value(of: "--image"), let programs = value(of: "--programs-dir
 let quick = CommandLine.arguments.contains("--quick")
 let links = list("--links", among: ["wifi", "3g", "lan"])
 let names = list("--programs", among: BenchProgram.all.map(\.name))
-let limitS = value(of: "--limit").flatMap { Double($0) } ?? (quick ? 120 : 600)
+let limitS = value(of: "--limit").flatMap { Double($0) } ?? (quick ? 120 : 1500)
 ignoreBrokenPipes()
 
 do {
@@ -38,7 +39,7 @@ do {
   workspace.beforeEnd { try? device.labDown() }
   let bench = OffloadBench(
     device: device, links: links, programs: BenchProgram.all.filter { names.contains($0.name) }, quick: quick,
-    limitS: limitS)
+    limitS: limitS, standby: !CommandLine.arguments.contains("--no-standby"))
   do {
     try bench.run()
   } catch {

@@ -3,7 +3,9 @@
 
 #include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ptrace.h>
@@ -134,6 +136,18 @@ int ct_spawn_stopped(char *const *arguments) {
   int error = errno;
   fprintf(stderr, "sf-offload: cannot run %s: %s.\n", arguments[0], strerror(error));
   _exit(error == ENOENT ? 127 : 126);
+}
+
+void ct_stand_alone(void) {
+  setsid();
+  int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
+  for (int fd = 0; fd < 3; fd++) dup2(nothing, fd);
+}
+
+int ct_spawn(char *const *arguments) {
+  pid_t pid;
+  int error = posix_spawnp(&pid, arguments[0], NULL, NULL, arguments, environ);
+  return error != 0 ? -error : pid;
 }
 
 void ct_power_off(void) { reboot(RB_POWER_OFF); }

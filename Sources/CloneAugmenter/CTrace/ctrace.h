@@ -68,9 +68,15 @@ long ct_random(void *_Nonnull bytes, size_t count);
 /* fork(2). Swift does not let itself call it; there is one thread. */
 int ct_fork(void);
 
+/* In a session of its own, without the standard streams. */
+void ct_stand_alone(void);
+
 /* A child that stops itself, so that it can be seized, and is then the program. `arguments` ends with NULL. Its
  * status is 127 if there is no such program, 126 if it can not be run; a line on standard error says so. */
 int ct_spawn_stopped(char *_Nullable const *_Nonnull arguments);
+
+/* A child that is the program at once, without a copy of this process's memory. Its id, or what execve said. */
+int ct_spawn(char *_Nullable const *_Nonnull arguments);
 
 /* Ends a whole guest at once. */
 void ct_power_off(void);

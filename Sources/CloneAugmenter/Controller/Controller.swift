@@ -48,7 +48,7 @@ public struct Controller: Sendable {
   }
 
   /// How long an offload may take until its result is here; nil: none.
-  private func deadlineUs(_ profile: BlockProfile, _ index: Int) -> Double? {
+  func deadlineUs(_ profile: BlockProfile, _ index: Int) -> Double? {
     guard let home = profile.expectedHome(index), home.us > limits.offloadUsMin else { return nil }
     let sizeClass = profile.classes[index] ?? SizeClass()
     let wholeUs: Double?

@@ -76,7 +76,7 @@ extension SizeClass {
     let estimates = [home, run, fixed, merge].map(\.text).joined(separator: " ")
     return "\(estimates) \(bytes) \(slowness) \(slownessError) \(knowsSlowness ? 1 : 0) \(slownessMax) "
       + "\(pending.count) \(pending.runUs) \(pending.creditedUs) \(failuresInRow) \(givenUpUs) \(unexplainedUs) "
-      + "\(fruitless) \(gateUs)"
+      + "\(fruitless) \(gateUs) \(unwatchedRuns)"
   }
 
   init?(_ fields: inout FieldReader) {
@@ -88,7 +88,7 @@ extension SizeClass {
       let runUs = fields.amount(),
       let creditedUs = fields.amount(), let failures = fields.integer(), failures >= 0,
       let givenUpUs = fields.amount(), let unexplainedUs = fields.amount(), let fruitless = fields.integer(),
-      fruitless >= 0, let gateUs = fields.amount()
+      fruitless >= 0, let gateUs = fields.amount(), let unwatchedRuns = fields.integer(), unwatchedRuns >= 0
     else { return nil }
     self.home = home
     self.run = run
@@ -105,5 +105,6 @@ extension SizeClass {
     self.unexplainedUs = unexplainedUs
     self.fruitless = fruitless
     self.gateUs = gateUs
+    self.unwatchedRuns = unwatchedRuns
   }
 }

@@ -1,10 +1,10 @@
 // A profile is lines of ASCII:
 //
-//   snowfork-offload-profile 1
+//   snowfork-offload-profile 2
 //   beside ESTIMATE                                      what offloads of any block took beside their runs
 //   block PROGRAM SYMBOL account home failureShare failure lastUse
 //   class INDEX ESTIMATE×4 bytes slowness slownessError knows slownessMax pending×3 failures givenUp unexplained
-//         fruitless gate                                 of the block above; one line
+//         fruitless gate unwatchedRuns                   of the block above; one line
 //   crc32 XXXXXXXX                                       of all bytes before this line
 //
 // An ESTIMATE is count, mean and variance. Times are µs. Names have every byte but letters, digits and "_./-+"
@@ -13,7 +13,7 @@
 extension Controller {
   /// Larger ones are refused: it is read whole.
   public static let profileBytesMax = 1 << 20
-  private static let header = "snowfork-offload-profile 1"
+  private static let header = "snowfork-offload-profile 2"
 
   /// All that was learned, to be given to `init(profile:)` of a later process.
   public var profile: [UInt8] {

@@ -34,6 +34,9 @@ struct SizeClass: Equatable {
   /// The block's time at home before which there is no further trial.
   var gateUs = 0.0
 
+  /// Runs of the program since the last one whose calls were watched.
+  var unwatchedRuns = 0
+
   struct Pending: Equatable {
     var count = 0.0
     var runUs = 0.0

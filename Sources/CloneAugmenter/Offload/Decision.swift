@@ -44,9 +44,28 @@ final class Decider {
 
   init(_ options: Options) {
     self.options = options
-    call = BlockCall(BlockID(program: options.program[0], symbol: options.block))
-    guard options.mode == .auto, let text = contents(of: Self.profilePath) else { return }
+    call = BlockCall(
+      BlockID(program: options.program[0], symbol: options.block), sizeHint: Self.sizeHint(options.program))
+    guard options.mode != .never, let text = contents(of: Self.profilePath) else { return }
     controller = Controller(profile: text) ?? controller
+  }
+
+  /// How large the files are that the program's arguments name; nil: they name none. Programs mostly have the more to do
+  /// the more there is in them.
+  private static func sizeHint(_ program: [String]) -> UInt64? {
+    var sum: UInt64 = 0
+    for argument in program.dropFirst() {
+      var status = stat()
+      if stat(argument, &status) == 0, status.st_mode & S_IFMT == S_IFREG { sum += UInt64(status.st_size) }
+    }
+    return sum > 0 ? sum : nil
+  }
+
+  /// Whether the program is to run by itself: its calls are known, stay here, and are too short to be watched each time.
+  func letsRunUnwatched() -> Bool {
+    guard options.mode == .auto, controller.mayRunUnwatched(call) else { return false }
+    hasLearnt = true
+    return true
   }
 
   func decide(canGo: Bool) -> Decision {
@@ -82,13 +101,11 @@ final class Decider {
     mayKeep && (options.clone == .kept || (choice.keeps && !state.asksMore))
   }
 
-  /// A call that went.
+  /// A call that went: of one that had to go there is as much to learn.
   func learn(_ measure: CallMeasure) {
-    if measure.outcome != .home {
-      let gain = measure.outcome == .merged ? measure.runMicroseconds : 0
-      choice.record(measure.way, overheadUs: Double(measure.totalMicroseconds) - Double(gain))
-    }
-    guard options.mode == .auto else { return }
+    guard measure.outcome != .home else { return }
+    let gain = measure.outcome == .merged ? measure.runMicroseconds : 0
+    choice.record(measure.way, overheadUs: Double(measure.totalMicroseconds) - Double(gain))
     hasLearnt = true
     let times = OffloadTimes(
       forwardUs: Double(measure.forwardMicroseconds), runUs: Double(measure.runMicroseconds),
@@ -108,9 +125,7 @@ final class Decider {
     switch options.mode {
     case .never: return false
     case .always: return true
-    case .auto:
-      var controller = controller
-      return controller.decide(call, nowUs: monotonicMicroseconds()) != .home
+    case .auto: return controller.wouldOffload(call)
     }
   }
 

@@ -13,6 +13,7 @@ struct Options {
   var clone = Clone.auto
   var host = ""
   var report: String?
+  var reportMark: String?
   /// The most that a call may be away, microseconds; nil: as long as it takes.
   var limitMicroseconds: UInt64?
   var isVerbose = false
@@ -31,6 +32,7 @@ struct Options {
       --host HOST         where clones are made; the daemon chooses if it is not given
       --limit SECONDS     how long a call may be away before it runs here instead
       --report FILE       writes counts and times, as JSON, when PROGRAM has ended
+      --report-mark TEXT  writes them to standard error, in a line that begins with TEXT
       --verbose           says on standard error why a call ran here after all
 
     The exit status is PROGRAM's own, 128 + the signal that ended it, 127 if there is no such program; 2 if this
@@ -86,6 +88,7 @@ struct Options {
       }
       limitMicroseconds = UInt64(seconds * 1e6)
     case "--report": report = value
+    case "--report-mark": reportMark = value
     default: throw Wrong(reason: "\(name) is not known")
     }
   }

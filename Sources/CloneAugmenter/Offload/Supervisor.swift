@@ -18,8 +18,11 @@ struct Supervisor {
   let journal: Journal
   private let streamPath: StreamPath
 
-  init(_ options: Options) throws(SystemError) {
+  private let decider: Decider
+
+  init(_ options: Options, _ decider: Decider) throws(SystemError) {
     self.options = options
+    self.decider = decider
     let memory = mmap(
       nil, MemoryLayout<ct_shared>.size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)
     guard let memory, memory != MAP_FAILED else { throw SystemError("shared memory") }
@@ -36,10 +39,7 @@ struct Supervisor {
     defer { streamPath.remove() }
     let program = start()
     guard program > 0 else { throw SystemError("fork", -program) }
-    // The program is in the same process group and gets what a terminal or an operator sends to it.
-    for number in [SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGTSTP, SIGUSR1, SIGUSR2, SIGPIPE] {
-      signal(number, SIG_IGN)
-    }
+    Self.leaveSignalsToProgram()
     var status: Int32 = 0
     guard waitpid(program, &status, WUNTRACED) == program else { throw SystemError("start the program") }
     shared.pointee.program = program
@@ -64,6 +64,13 @@ struct Supervisor {
     return programStatus ?? 1
   }
 
+  /// The program is in the same process group and gets what a terminal or an operator sends to it.
+  static func leaveSignalsToProgram() {
+    for number in [SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGTSTP, SIGUSR1, SIGUSR2, SIGPIPE] {
+      signal(number, SIG_IGN)
+    }
+  }
+
   private func start() -> Int32 {
     var arguments: [UnsafeMutablePointer<CChar>?] = options.program.map { strdup($0) } + [nil]
     defer { arguments.forEach { free($0) } }
@@ -74,7 +81,7 @@ struct Supervisor {
     let pid = ct_fork()
     guard pid >= 0 else { throw SystemError("fork", -pid) }
     if pid > 0 { return pid }
-    let tracer = Tracer(options, shared, journal, streamPath: streamPath)
+    let tracer = Tracer(options, shared, journal, decider, streamPath: streamPath)
     do {
       if isSuccessor { try tracer.takeOver(letGo: letGo) } else { try tracer.begin() }
     } catch is ProgramEnded {

@@ -43,7 +43,7 @@ func contents(of path: String) -> [UInt8]? {
   guard fd >= 0 else { return nil }
   defer { close(fd) }
   var bytes: [UInt8] = []
-  var chunk = [UInt8](repeating: 0, count: 64 << 10)
+  var chunk = [UInt8](repeating: 0, count: 4 << 10)
   while true {
     let count = read(fd, &chunk, chunk.count)
     if count < 0 && errno == EINTR { continue }

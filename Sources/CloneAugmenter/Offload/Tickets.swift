@@ -99,6 +99,12 @@ final class Tickets {
     }
   }
 
+  /// Whether there is anything for `giveUp` to do.
+  var areHeld: Bool {
+    asking != nil || !loose.isEmpty || !inUse.isEmpty || !ahead.isEmpty
+      || (0..<Int32(CT_LEAVING_LIMIT)).contains { !text(ct_leaving(shared, $0)).isEmpty }
+  }
+
   /// Ends all clones, and waits until it is so.
   func giveUp() {
     if asking != nil {

@@ -28,7 +28,8 @@ final class Tracer {
   private var letsGo = false
 
   init(
-    _ options: Options, _ shared: UnsafeMutablePointer<ct_shared>, _ journal: Journal, streamPath: StreamPath
+    _ options: Options, _ shared: UnsafeMutablePointer<ct_shared>, _ journal: Journal, _ decider: Decider,
+    streamPath: StreamPath
   ) {
     self.options = options
     self.shared = shared
@@ -38,7 +39,7 @@ final class Tracer {
     breakpoints = Breakpoints(shared: shared, tracee: tracee)
     symbols = Symbols(options.block, tracee, breakpoints)
     tickets = Tickets(shared, host: options.host)
-    decider = Decider(options)
+    self.decider = decider
   }
 
   /// The program has stopped itself before its execve.
@@ -93,7 +94,11 @@ final class Tracer {
   func end() {
     shared.pointee.ended = 1
     decider.save()
-    releaseClone()
+    kept?.end()
+    guard tickets.areHeld else { return }
+    // Nobody waits for it: not for the program, and not for its output.
+    guard ct_fork() == 0 else { return }
+    ct_stand_alone()
     tickets.giveUp()
   }
 

@@ -16,6 +16,8 @@ final class PageService {
   /// New windows of the working set since it was last offered, and when that was.
   private var hasNewDemand = false
   private var offeredAt: UInt64 = 0
+  /// Since a host with a standby was told what was written since: only that is sent ahead of need. Nil: all may be.
+  private var unlikeStandby: PageBitmap?
   /// Pages were lost, and that was announced.
   private var isGone = false
 
@@ -47,6 +49,12 @@ final class PageService {
     server?.announceGone(reason, now: monotonicNanoseconds())
   }
 
+  /// A host has all pages but these in its standby.
+  func isServedWarm(but pages: PageBitmap) {
+    unlikeStandby = pages
+    server?.offer(workingSet)
+  }
+
   /// Ends it; `reason` for those who still receive.
   func close(_ reason: String) {
     announceGone(reason)
@@ -61,6 +69,12 @@ final class PageService {
     let own = Set(windows)
     windows += (snapshot.origin?.workingSet.windows ?? []).filter { !own.contains($0) }
     return windows.map { WorkingSet.pages(ofWindow: $0, end: snapshot.pageCount) }
+  }
+
+  private var workingSet: [PageRange] {
+    let all = Self.workingSet(of: snapshot)
+    guard let unlikeStandby else { return all }
+    return all.filter { $0.contains { unlikeStandby.contains($0) } }
   }
 }
 
@@ -82,7 +96,7 @@ extension PageService: NetworkEndpoint {
     guard hasNewDemand, now >= offeredAt + 100_000_000 else { return }
     hasNewDemand = false
     offeredAt = now
-    server?.offer(Self.workingSet(of: snapshot))
+    server?.offer(workingSet)
   }
 }
 

@@ -50,12 +50,13 @@ struct OffloadCommand: AsyncParsableCommand {
     if output.json { session.outputStream = .error }
     session.notStartedPrefix = "sfctl: cannot run \(Self.program) in "
     if let to { try await requireHost(to) }
-    let report = "/run/sf-offload." + String(UInt64.random(in: .min ... .max), radix: 16)
-    let start = start(report: report)
+    let mark = "sf-offload report " + String(UInt64.random(in: .min ... .max), radix: 16) + ": "
+    session.mark = mark
+    let start = start(mark: mark)
     let (status, document) = try await Daemon.call { [session, name] client in
       do {
-        let status = try await session.run(start, client)
-        return (status, try await Self.takeReport(report, from: name, client))
+        let (status, line) = try await session.runMarked(start, client)
+        return (status, line.flatMap { OffloadDocument($0) })
       } catch is ExecSession.NotStarted {
         throw Failure(
           "cannot offload in \(name): its image has no \(Self.program), or it does not run there. Make the image again "
@@ -77,13 +78,13 @@ struct OffloadCommand: AsyncParsableCommand {
     throw ExitCode(status)
   }
 
-  private func start(report: String) -> Snowfork_V1_ExecInput.Start {
+  private func start(mark: String) -> Snowfork_V1_ExecInput.Start {
     .with {
       $0.name = name
       $0.arguments =
         [Self.program, "--block", block, "--mode", mode.rawValue, "--clone", clone.rawValue]
         + (merge.map { ["--merge", $0.rawValue] } ?? [])
-        + (to.map { ["--host", $0] } ?? []) + ["--report", report, "--"] + command
+        + (to.map { ["--host", $0] } ?? []) + ["--report-mark", mark, "--"] + command
       $0.environment = env
     }
   }
@@ -93,14 +94,5 @@ struct OffloadCommand: AsyncParsableCommand {
     guard hosts.contains(host) else {
       throw Failure("cannot offload to \(host): there is no host \(host). See sfctl host ls.", .notFound)
     }
-  }
-
-  /// Reads the report and removes it. Nil: there is none, or it is damaged.
-  private static func takeReport(
-    _ file: String, from vm: String, _ client: Daemon.Client
-  ) async throws -> OffloadDocument? {
-    let script = #"cat "$0" && rm -f "$0""#
-    let (status, data) = try await QuietRun.run(["sh", "-c", script, file], in: vm, client)
-    return status == 0 ? OffloadDocument(data) : nil
   }
 }

@@ -17,6 +17,8 @@ struct ExecSession: Sendable {
   /// What the daemon says on the command's standard error, and nobody else, where it could not be started: it is not
   /// shown, and thrown as `NotStarted`. Nil: it is shown, and the status is as a shell's.
   var notStartedPrefix: String?
+  /// A line of the command's standard error that is for us and is not shown; nil: all is shown.
+  var mark: String?
   private let signals = ForwardedSignals()
 
   /// From here on signals are kept for the command.
@@ -24,6 +26,13 @@ struct ExecSession: Sendable {
 
   /// The command's own status; 128 + signal if it was ended by one.
   func run(_ start: Snowfork_V1_ExecInput.Start, _ client: Daemon.Client) async throws -> Int32 {
+    try await runMarked(start, client).status
+  }
+
+  /// And the marked line, without its mark; nil: none came.
+  func runMarked(
+    _ start: Snowfork_V1_ExecInput.Start, _ client: Daemon.Client
+  ) async throws -> (status: Int32, line: Data?) {
     try await client.exec(
       options: Daemon.options,
       requestProducer: { writer in
@@ -37,6 +46,7 @@ struct ExecSession: Sendable {
       },
       onResponse: { response in
         var held: Data?
+        var marked = mark.map { MarkedLine($0) }
         for try await message in response.messages {
           if let text = held, case .exitStatus = message.kind {
             throw NotStarted(message: String(decoding: text, as: UTF8.self))
@@ -49,13 +59,19 @@ struct ExecSession: Sendable {
           case .stdout(let bytes): try await output.write(bytes, to: outputStream)
           case .stderr(let bytes) where notStartedPrefix.map { bytes.starts(with: Data($0.utf8)) } == true:
             held = bytes
-          case .stderr(let bytes): try await output.write(bytes, to: .error)
-          case .exitStatus(let status): return status
+          case .stderr(let bytes): try await show(marked?.pass(bytes) ?? bytes)
+          case .exitStatus(let status):
+            if let rest = marked?.end() { try await show(rest) }
+            return (status, marked?.line)
           case nil: break  // a kind that a newer daemon sends
           }
         }
         throw Failure("the command's status did not come: the VM has ended meanwhile. Try “sfctl ps --all”.")
       })
+  }
+
+  private func show(_ bytes: Data) async throws {
+    if !bytes.isEmpty { try await output.write(bytes, to: .error) }
   }
 
   /// The daemon's words for why the guest could not start the command.

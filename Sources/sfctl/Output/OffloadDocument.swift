@@ -12,6 +12,8 @@ struct OffloadDocument {
   /// One line, its keys sorted.
   let json: String
   private let numbers: [String: Int64]
+  /// False: the program ran by itself, and calls were not counted.
+  private let isWatched: Bool
 
   /// Nil: it is no report.
   init?(_ data: Data) {
@@ -27,12 +29,16 @@ struct OffloadDocument {
     guard let line = try? JSONSerialization.data(withJSONObject: report, options: options) else { return nil }
     json = String(decoding: line, as: UTF8.self)
     self.numbers = numbers
+    isWatched = report["watched"] as? Bool ?? true
   }
 
   /// One line for a person.
   var text: String {
     func time(_ field: String) -> String { Units.microseconds(UInt64(number(field))) }
     func bytes(_ field: String) -> String { Units.bytes(UInt64(number(field))) }
+    guard isWatched else {
+      return "it ran at home, where by what was measured it is fastest; calls were not counted."
+    }
     let calls = number("calls")
     guard calls > 0 else { return "the block was not called." }
     return "\(calls) \(calls == 1 ? "call" : "calls"): \(number("offloaded")) in a clone, "
