@@ -29,8 +29,8 @@ final class PageService {
     let server = try PageServer(
       .init(
         address: address, transport: .init(transport), key: key, pageCount: snapshot.pageCount,
-        workingSet: Self.workingSet(of: snapshot), port: known?.port, group: known?.group,
-        groupPort: known?.groupPort),
+        workingSet: Self.workingSet(of: snapshot), warmWorkingSet: Self.warmWorkingSet(of: snapshot),
+        port: known?.port, group: known?.group, groupPort: known?.groupPort),
       provider: self)
     self.server = server
     descriptors = server.descriptors
@@ -62,6 +62,19 @@ final class PageService {
     windows += (snapshot.origin?.workingSet.windows ?? []).filter { !own.contains($0) }
     return windows.map { WorkingSet.pages(ofWindow: $0, end: snapshot.pageCount) }
   }
+
+  /// Without what the standby's host has.
+  private static func warmWorkingSet(of snapshot: Snapshot) -> [PageRange]? {
+    guard let written = snapshot.writtenSinceStandby else { return nil }
+    return workingSet(of: snapshot).flatMap { window in
+      window.filter { written.contains($0) }.map { $0..<$0 + 1 }
+    }
+  }
+
+  /// It has become known what the standby's host has.
+  func offerWorkingSet() {
+    server?.offer(Self.workingSet(of: snapshot), warm: Self.warmWorkingSet(of: snapshot))
+  }
 }
 
 extension PageService: NetworkEndpoint {
@@ -82,7 +95,7 @@ extension PageService: NetworkEndpoint {
     guard hasNewDemand, now >= offeredAt + 100_000_000 else { return }
     hasNewDemand = false
     offeredAt = now
-    server?.offer(Self.workingSet(of: snapshot))
+    offerWorkingSet()
   }
 }
 

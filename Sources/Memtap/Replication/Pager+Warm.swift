@@ -32,6 +32,11 @@ extension Pager {
     } catch {
       throw MemtapError("written", snapshot.id, error)
     }
+    let written = pages
+    snapshot.thread.perform {
+      snapshot.writtenSinceStandby = written
+      snapshot.service?.offerWorkingSet()
+    }
     return SnapshotLayout(
       ramBytes: snapshot.ramBytes,
       existing: pages.runs.map { .init(first: UInt32($0.lowerBound), count: UInt32($0.count)) })
