@@ -32,7 +32,7 @@ let package = Package(
     .executableTarget(
       name: "sfctl",
       dependencies: [
-        "Wire", "LinuxSystem", "Hypervisor", "CloneNetwork",
+        "Wire", "LinuxSystem", "Hypervisor", "CloneNetwork", "ReplicationPolicy",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: strict),
     .executableTarget(name: "sfd", dependencies: ["Fork", "LinuxSystem"], swiftSettings: strict),
@@ -43,7 +43,7 @@ let package = Package(
       name: "Fork",
       dependencies: [
         "Descriptor", "Memtap", "CloneDisk", "CloneNetwork", "Hypervisor", "Wire", "GuestWire", "GuestKernel",
-        "GuestMemory", "LinuxSystem", "Replicator",
+        "GuestMemory", "LinuxSystem", "Replicator", "ReplicationPolicy",
         .product(name: "GRDB", package: "GRDB.swift"),
         .product(name: "Crypto", package: "swift-crypto"),
         .product(name: "Logging", package: "swift-log"),
@@ -131,7 +131,7 @@ let package = Package(
     .testTarget(
       name: "ForkTests",
       dependencies: [
-        "Fork", "GuestWire", .product(name: "NIOCore", package: "swift-nio"),
+        "Fork", "GuestWire", "ReplicationPolicy", .product(name: "NIOCore", package: "swift-nio"),
         .product(name: "NIOEmbedded", package: "swift-nio"),
       ], swiftSettings: strict),
     .testTarget(

@@ -26,6 +26,8 @@ public struct Configuration: Sendable {
   public var subnet = ForkService.usualSubnet
   /// `SNOWFORK_MTU`: bytes of an IP packet in a family; of the hosts' own network 50 less.
   public var mtu = 1450
+  /// `SNOWFORK_POWER_SUPPLIES`: where the kernel tells of mains and batteries, for policies of replication.
+  public var powerSupplies = "/sys/class/power_supply"
   /// Directory of sfd, sf-memtap and, under `../lib` or `../build/lib`, of the RAM shim.
   public var programDirectory: String
 
@@ -59,6 +61,7 @@ public struct Configuration: Sendable {
       configuration.diskPort = Int(port)
     }
     if let subnet = environment["SNOWFORK_SUBNET"], !subnet.isEmpty { configuration.subnet = subnet }
+    if let path = environment["SNOWFORK_POWER_SUPPLIES"], !path.isEmpty { configuration.powerSupplies = path }
     if let mtu = environment["SNOWFORK_MTU"].flatMap({ Int($0) }) { configuration.mtu = mtu }
     return configuration
   }

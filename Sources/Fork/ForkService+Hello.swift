@@ -6,6 +6,8 @@ extension ForkService: Cluster.Observer {
   func peerIsUp(_ name: String, _ reply: Snowfork_V1_HelloReply, isNew: Bool) async {
     await reportEnds()
     layersWanted[name] = (Set(reply.neededLayers), .now)
+    learnReplaced(reply.activatedReplicas, on: name)
+    if endedReplicas[name] != nil { await tellEnds(to: name) }
     // What is there of ours that we have given up meanwhile.
     let gone = reply.foreignClones.filter {
       let record = guests[$0.name]?.record

@@ -74,6 +74,10 @@ actor ForkService {
   /// VMs of this host with a standby on another, by name; the loops that take their checkpoints.
   var replications: [String: ReplicationRecord] = [:]
   var replicationLoops: [String: Task<Void, Never>] = [:]
+  /// Of those that follow a policy, by name.
+  var pacings: [String: Pacing] = [:]
+  /// Replicas that ended here and whose hosts have not been told, by host.
+  var endedReplicas: [String: Set<String>] = [:]
   /// Standbys on this host of others' VMs, by replica.
   var standbys: [String: StandbyRecord] = [:]
   /// VMs whose standbys are being cloned.

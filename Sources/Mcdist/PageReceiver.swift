@@ -17,10 +17,13 @@ public final class PageReceiver {
     public var silence: UInt64
     /// Of the background push, bytes a second.
     public var pushRate: Double
+    /// What was not written since a standby's checkpoint is here: as in its requests.
+    public var isWarm: Bool
 
     public init(
       origin: PageServer.Origin, transport: TransportMode = .auto, key: [UInt8], localAddress: String,
-      pageCount: Int, silence: UInt64 = 15_000_000_000, pushRate: Double = 32e6
+      pageCount: Int, silence: UInt64 = 15_000_000_000, pushRate: Double = 32e6,
+      isWarm: Bool = false
     ) {
       self.origin = origin
       self.transport = transport
@@ -29,6 +32,7 @@ public final class PageReceiver {
       self.pageCount = pageCount
       self.silence = silence
       self.pushRate = pushRate
+      self.isWarm = isWarm
     }
   }
 
@@ -117,6 +121,7 @@ public final class PageReceiver {
     figures.transport = joined == nil ? .unicast : configuration.transport
     figures.silence = configuration.silence
     figures.pushRate = configuration.pushRate
+    figures.isWarm = configuration.isWarm
     machine = ClientMachine(pageCount: configuration.pageCount, configuration: figures, seed: random.next())
     staging = Staging()
   }

@@ -50,6 +50,8 @@ public struct PageRequest: Equatable, Sendable {
   public var loss: UInt16
   /// This client wants its pages by unicast.
   public var wantsUnicast: Bool
+  /// A standby of the origin is on the client's host: of what is sent unasked it lacks only what was written since.
+  public var isWarm: Bool
   /// The client's clock, given back by the server: any unit of the client's.
   public var clientTime: UInt64
   public var runs: [Run]
@@ -57,7 +59,7 @@ public struct PageRequest: Equatable, Sendable {
   public init(
     client: UInt32, sequence: UInt32, receiveRate: UInt32, roundTrip: UInt32, position: UInt32 = 0,
     loss: UInt16 = 0,
-    wantsUnicast: Bool, clientTime: UInt64, runs: [Run]
+    wantsUnicast: Bool, isWarm: Bool = false, clientTime: UInt64, runs: [Run]
   ) {
     self.client = client
     self.sequence = sequence
@@ -66,6 +68,7 @@ public struct PageRequest: Equatable, Sendable {
     self.position = position
     self.loss = loss
     self.wantsUnicast = wantsUnicast
+    self.isWarm = isWarm
     self.clientTime = clientTime
     self.runs = runs
   }

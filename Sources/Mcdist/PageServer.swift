@@ -14,6 +14,8 @@ public final class PageServer {
     public var pageCount: Int
     /// Sent to each new host first, in this order.
     public var workingSet: [PageRange]
+    /// The part of it for hosts with a standby of the origin; nil: all.
+    public var warmWorkingSet: [PageRange]?
     /// As before a restart; nil: chosen here.
     public var port: UInt16?
     public var group: String?
@@ -23,7 +25,8 @@ public final class PageServer {
 
     public init(
       address: String, transport: TransportMode = .auto, key: [UInt8], pageCount: Int,
-      workingSet: [PageRange] = [], port: UInt16? = nil, group: String? = nil, groupPort: UInt16? = nil,
+      workingSet: [PageRange] = [], warmWorkingSet: [PageRange]? = nil, port: UInt16? = nil,
+      group: String? = nil, groupPort: UInt16? = nil,
       timeToLive: UInt8 = 8
     ) {
       self.address = address
@@ -31,6 +34,7 @@ public final class PageServer {
       self.key = key
       self.pageCount = pageCount
       self.workingSet = workingSet
+      self.warmWorkingSet = warmWorkingSet
       self.port = port
       self.group = group
       self.groupPort = groupPort
@@ -130,6 +134,7 @@ public final class PageServer {
     var figures = ServerConfiguration()
     figures.transport = configuration.transport
     figures.workingSet = configuration.workingSet
+    figures.warmWorkingSet = configuration.warmWorkingSet
     machine = ServerMachine(pageCount: configuration.pageCount, configuration: figures)
   }
 
@@ -182,6 +187,6 @@ public final class PageServer {
     send(now)
   }
 
-  /// Sends these first to each new host from now on.
-  public func offer(_ workingSet: [PageRange]) { machine.offer(workingSet) }
+  /// Sends these first to each new host from now on; `warm` to one with a standby of the origin, nil: all.
+  public func offer(_ workingSet: [PageRange], warm: [PageRange]?) { machine.offer(workingSet, warm: warm) }
 }

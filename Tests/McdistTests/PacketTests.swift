@@ -12,7 +12,8 @@ import Testing
         receiveRate: random.next32(),
         roundTrip: random.next32(), position: random.next32(),
         loss: UInt16(truncatingIfNeeded: random.next()),
-        wantsUnicast: Bool.random(using: &random), clientTime: random.next(),
+        wantsUnicast: Bool.random(using: &random), isWarm: Bool.random(using: &random),
+        clientTime: random.next(),
         runs: (0..<Int.random(in: 0...64, using: &random)).map { _ in
           .init(
             first: .random(in: 0..<1000, using: &random), count: .random(in: 1...1000, using: &random),

@@ -183,4 +183,28 @@ import Testing
     while let next = machine.next(now: 1_000_000) { pages.append(next.page) }
     #expect(pages == [50] + Array(10..<20))
   }
+
+  /// Who has a standby is sent of the working set what it lacks, and all of it if that is not known; it gets what it asks
+  /// for in any case.
+  @Test(arguments: [true, false]) func theWorkingSetOfAWarmHostIsWhatItLacks(isUnicast: Bool) {
+    var configuration = ServerConfiguration()
+    configuration.workingSet = [10..<20]
+    var machine = ServerMachine(pageCount: 100, configuration: configuration)
+    func sent(to client: UInt32, isWarm: Bool, at now: UInt64) -> [Int] {
+      machine.receive(
+        PageRequest(
+          client: client, sequence: 1, receiveRate: 0, roundTrip: 0, wantsUnicast: isUnicast, isWarm: isWarm,
+          clientTime: 0, runs: [.init(first: 12, count: 1, urgency: .demand)]), now: now)
+      var pages: [Int] = []
+      while let next = machine.next(now: now) { pages.append(next.page) }
+      return pages
+    }
+    let others = Array(10..<20).filter { $0 != 12 }
+    #expect(sent(to: 1, isWarm: true, at: 1_000_000_000) == [12] + others)
+    machine.offer([10..<20], warm: [14..<16])
+    #expect(sent(to: 2, isWarm: true, at: 3_000_000_000) == [12, 14, 15])
+    #expect(sent(to: 3, isWarm: false, at: 5_000_000_000) == [12] + others)
+    machine.offer([10..<20], warm: [])
+    #expect(sent(to: 4, isWarm: true, at: 7_000_000_000) == [12])
+  }
 }

@@ -32,16 +32,17 @@ final class HostsHarness {
   /// Makes the snapshot of host `origin` known on the others, as their daemons would.
   func spread(
     _ snapshot: String, of parent: TestGuest, from origin: Int, to others: [Int], push: Bool = false,
-    transport: PageTransport = .auto
+    transport: PageTransport = .auto, warm: RemoteSnapshot.Warm? = nil
   ) throws {
     let client = hosts[origin].client
     let layout = try client.survey(snapshot: snapshot, kernel: nil)
     let place = try client.serve(snapshot: snapshot, address: address(origin), transport: transport)
     for other in others {
-      try hosts[other].client.attach(
-        RemoteSnapshot(
-          id: snapshot, host: "h\(origin)", parent: parent.name, ramBytes: layout.ramBytes,
-          existing: layout.existing, origin: place, localAddress: address(other), push: push))
+      var remote = RemoteSnapshot(
+        id: snapshot, host: "h\(origin)", parent: parent.name, ramBytes: layout.ramBytes,
+        existing: layout.existing, origin: place, localAddress: address(other), push: push)
+      remote.warm = warm
+      try hosts[other].client.attach(remote)
     }
   }
 

@@ -123,7 +123,10 @@ import Testing
     ),
     (#"{"version":1}"#, "it has no list “rules”. Give it one."),
     (#"{"version":1,"rules":[]}"#, "it has no rules. Give it one at least."),
-    (#"{"version":1,"rules":[{"background_s":1}],"x":1}"#, "“x” is not known. There are version, rules."),
+    (
+      #"{"version":1,"rules":[{"background_s":1}],"x":1}"#,
+      "“x” is not known. There are version, name, metered, rules."
+    ),
     (#"{"version":1,"rules":[7]}"#, "rule 1 is no object. Write it in braces."),
     (#"{"version":1,"rules":[{}]}"#, "rule 1: “background_s” is missing. Give seconds, or \"never\"."),
     (
@@ -174,6 +177,38 @@ import Testing
   func whatIsWrongIsSaidWithItsPlace(json: String, why: String) {
     let error = #expect(throws: PolicyError.self) { try Policy(json: Array(json.utf8)) }
     #expect(error?.description == why)
+  }
+
+  /// The example with a change in it, and the line of that.
+  @Test(arguments: [
+    ("\"version\": 1,", "\"version\": 3,", 2), ("\"rules\": [", "\"rules\": 5, \"more\": [", 3),
+    ("\"nearly empty\"", "7", 4), ("\"charging\": false,", "\"charging\": false", 4),
+    ("\"on_demand_s\": \"never\"", "\"on_demand_s\": \"nevr\"", 5), ("900,", "900, \"name\": \"again\",", 6),
+    ("\"link_share\": 0.1", "\"link_share\": 00.1", 7), ("\"background_s\": 60", "\"backgroundS\": 60", 8),
+    ("\"background_s\": 10}", "\"background_s\": 10, \"perod\": 1}", 10),
+    ("{\"background_s\": 10}", "{\"when\": {\"idle\": true}, \"background_s\": 10}", 10),
+    ("\"when\": {\"metered\": true}", "\"when\": {}", 6), ("10}\n  ]\n}", "10}\n  ]\n", 12),
+  ])
+  func whatIsWrongHasALine(part: String, change: String, line: Int) throws {
+    let broken = Self.example.replacing(part, with: change)
+    try #require(broken != Self.example)
+    let error = #expect(throws: PolicyError.self) { try Policy(json: Array(broken.utf8)) }
+    #expect(error?.line == line, "\(error?.description ?? "")")
+  }
+
+  @Test func aNameAndTheKindOfTheLink() throws {
+    let rules = #""rules":[{"background_s":1.5e1}]"#
+    let named = try Policy(
+      json: Array(#"{"version":1,"name":"Z\u00fcg\ud83d\ude82 \"a\"","metered":false,\#(rules)}"#.utf8))
+    #expect(named.name == "Züg🚂 \"a\"" && named.isMetered == false)
+    #expect(named.rules == [.init(background: .seconds(15))])
+    let other = try Policy(json: Array(#"{"version":1,\#(rules)}"#.utf8))
+    #expect(other.name.isEmpty && other.isMetered == nil)
+    for wrong in ["\\ud83d", "\\x", "\n", "\\u12g4"] {
+      #expect(throws: PolicyError.self) {
+        try Policy(json: Array(("{\"version\":1,\"name\":\"" + wrong + "\"," + rules + "}").utf8))
+      }
+    }
   }
 
   @Test func noFileOfAnySizeIsTaken() {

@@ -1,3 +1,4 @@
+import Foundation
 import GRPCCore
 import Testing
 import Wire
@@ -29,6 +30,12 @@ struct FakeReplicas: Snowfork_V1_Replicas.SimpleServiceProtocol {
     try requireKnown(request.name)
     var replica = Self.replica
     replica.everyUs = request.everyUs
+    if !request.policy.isEmpty {
+      replica.state = "waiting"
+      replica.policy = request.policyName
+      replica.policyReason =
+        "\(request.policy.count) bytes, metered \(request.hasMetered ? "\(request.metered)" : "unknown")"
+    }
     if request.stop { replica.state = "ended" }
     return replica
   }
@@ -79,15 +86,54 @@ struct FakeReplicas: Snowfork_V1_Replicas.SimpleServiceProtocol {
     }
   }
 
-  private static func replica(every: Int, state: String = "replicating") -> String {
+  private static func replica(
+    every: Int, state: String = "replicating", policy: String = "", policyReason: String = ""
+  ) -> String {
     #"{"checkpoint_unix":1700000000,"every_us":\#(every),"home":"h1","host":"h2","memory_bytes":268435456,"#
-      + #""name":"dev","present_bytes":0,"reason":"","received_sequence":8,"role":"device","sequence":7,"#
+      + #""name":"dev","policy":"\#(policy)","policy_reason":"\#(policyReason)","present_bytes":0,"reason":"","#
+      + #""received_sequence":8,"role":"device","sequence":7,"#
       + #""state":"\#(state)"}"#
   }
 
   @Test func replicate() async throws {
     try await expect("replicate dev --to h2 --every 0.1", prints: Self.replica(every: 100_000))
     try await expect("replicate dev --stop", prints: Self.replica(every: 0, state: "ended"))
+  }
+
+  private func withPolicy(_ text: String, _ body: (_ path: String) async throws -> Void) async throws {
+    let directory =
+      FileManager.default.temporaryDirectory.path + "/policy-\(UInt64.random(in: 0...UInt64.max))"
+    try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(atPath: directory) }
+    try text.write(toFile: directory + "/mains.json", atomically: true, encoding: .utf8)
+    try await body(directory + "/mains.json")
+  }
+
+  @Test func policy() async throws {
+    let text = "{\"version\": 1,\n \"rules\": [{\"background_s\": 1}]}\n"
+    try await withPolicy(text) { path in
+      try await expect(
+        "replicate dev --to h2 --policy \(path)",
+        prints: Self.replica(
+          every: 0, state: "waiting", policy: "mains", policyReason: "48 bytes, metered unknown"))
+      try await expect(
+        "replicate dev --to h2 --policy \(path) --no-metered",
+        prints: Self.replica(
+          every: 0, state: "waiting", policy: "mains", policyReason: "48 bytes, metered false"))
+    }
+    try await withPolicy("{\"version\": 1,\n \"rules\": [{\"background_s\": 1, \"perod\": 2}]}") { path in
+      try await FakeDaemon.serving { sfctl in
+        for (file, words, status) in [
+          (path, "line 2: rule 1: “perod” is not known.", 2),
+          (path + ".not", "No such file or directory.", 1),
+          ("/tmp", "it is no file.", 1),
+        ] {
+          let outcome = try await sfctl.shell("\"$SFCTL\" replicate dev --to h2 --policy \(file)")
+          #expect(outcome.status == status && outcome.output == "")
+          #expect(outcome.error.hasPrefix("sfctl: cannot use policy \(file): \(words)"), "\(outcome.error)")
+        }
+      }
+    }
   }
 
   @Test func checkpoint() async throws {
@@ -107,7 +153,9 @@ struct FakeReplicas: Snowfork_V1_Replicas.SimpleServiceProtocol {
 
   @Test(arguments: [
     ("replicate dev", 2), ("replicate dev --stop --to h2", 2), ("replicate dev --to h2 --every 0.001", 2),
-    ("checkpoint nobody", 4), ("replica rm nobody", 4), ("replica activate nobody", 4),
+    ("replicate dev --to h2 --every 1 --policy x", 2), ("replicate dev --to h2 --metered", 2),
+    ("replicate dev --stop --policy x", 2), ("checkpoint nobody", 4), ("replica rm nobody", 4),
+    ("replica activate nobody", 4),
   ]) func refused(arguments: String, status: Int32) async throws {
     try await FakeDaemon.serving { sfctl in
       let outcome = try await sfctl.shell("\"$SFCTL\" \(arguments) --json")

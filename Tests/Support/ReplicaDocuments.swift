@@ -21,6 +21,8 @@ public struct ReplicaList: Decodable {
     public var sequence: Int
     public var receivedSequence: Int
     public var reason: String
+    public var policy: String
+    public var policyReason: String
   }
   public var replicas: [Replica]
 }

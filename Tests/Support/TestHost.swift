@@ -9,7 +9,11 @@ public final class TestHost: Sendable {
   public var run: String { directory + "/run" }
   public var state: String { directory + "/state" }
   public var memory: String { run + "/mem" }
-  public var environment: [String: String] { ["SNOWFORK_RUN": run, "SNOWFORK_STATE": state] }
+  /// What its daemons take for /sys/class/power_supply: nothing there, and they are at the mains.
+  public var powerSupplies: String { directory + "/power" }
+  public var environment: [String: String] {
+    ["SNOWFORK_RUN": run, "SNOWFORK_STATE": state, "SNOWFORK_POWER_SUPPLIES": powerSupplies]
+  }
 
   public init() throws {
     directory = "/tmp/snowfork-test-" + String(UInt32.random(in: 0...UInt32.max), radix: 36)

@@ -125,6 +125,7 @@ extension ForkService {
       $0.vcpusInUse = UInt32(load.vcpusInUse)
       $0.foreignSnapshots = snapshots.values.filter { $0.home == peer && $0.kept }.map(\.id)
       $0.neededLayers = layersNeeded(of: peer).sorted()
+      $0.activatedReplicas = replacing(of: peer)
       $0.foreignClones = guests.values.map(\.record).filter { $0.home == peer && !$0.state.isOver }.map {
         record in
         .with {

@@ -15,7 +15,7 @@ struct ReplicasAPI: Snowfork_V1_Replicas.SimpleServiceProtocol {
       try await service.requireHere(request.name, to: "replicate \(request.name)")
       return await service.wire(
         try await service.replicate(
-          request.name, to: request.host, everyMicroseconds: request.everyUs))
+          request.name, to: request.host, everyMicroseconds: request.everyUs, policy: request.policyFile))
     }
   }
 
@@ -24,7 +24,7 @@ struct ReplicasAPI: Snowfork_V1_Replicas.SimpleServiceProtocol {
   ) async throws -> Snowfork_V1_CheckpointResult {
     try await asStatus("cannot take a checkpoint of \(request.name)") {
       try await service.requireHere(request.name, to: "take a checkpoint of \(request.name)")
-      let outcome = try await service.takeCheckpoint(of: request.name)
+      let outcome = try await service.takeCheckpoint(of: request.name, for: .onDemand)
       return .with {
         $0.name = outcome.name
         $0.host = outcome.host
@@ -105,6 +105,25 @@ struct ReplicaPeerAPI: Snowfork_V1_ReplicaPeer.SimpleServiceProtocol {
       throw RPCError(code: error.status, message: error.message)
     }
   }
+
+  func endReplica(
+    request: Snowfork_V1_EndReplicaRequest, context: ServerContext
+  ) async throws -> Snowfork_V1_EndReplicaReply {
+    try PeerAPI.checkSpeaker(request.home, context)
+    do { try await service.endReplica(request) } catch {
+      let error = ForkError.wrap("cannot end a replication", error)
+      throw RPCError(code: error.status, message: error.message)
+    }
+    return .init()
+  }
+}
+
+extension Snowfork_V1_ReplicateRequest {
+  fileprivate var policyFile: ReplicationRecord.PolicyFile? {
+    guard !policy.isEmpty else { return nil }
+    return .init(
+      name: policyName, text: String(decoding: policy, as: UTF8.self), isMetered: hasMetered ? metered : nil)
+  }
 }
 
 extension ForkService {
@@ -115,9 +134,9 @@ extension ForkService {
       $0.role = "device"
       $0.home = home
       $0.host = record.host
-      $0.state =
-        replications[record.name]?.replica != record.replica
-        ? "ended" : record.reason == nil ? "replicating" : "interrupted"
+      $0.state = state(of: record)
+      $0.policy = record.policy?.name ?? ""
+      $0.policyReason = pacings[record.name]?.why ?? ""
       $0.sequence = UInt64(record.sequence)
       $0.receivedSequence = UInt64(max(record.takenSequence, record.sequence))
       $0.everyUs = UInt64(record.everyMicroseconds)
@@ -125,6 +144,13 @@ extension ForkService {
       $0.memoryBytes = UInt64(guests[record.name]?.record.memoryBytes ?? 0)
       $0.reason = record.reason ?? ""
     }
+  }
+
+  private func state(of record: ReplicationRecord) -> String {
+    if replications[record.name]?.replica != record.replica { return "ended" }
+    if record.isReplaced { return "replaced" }
+    if record.reason != nil { return "interrupted" }
+    return pacings[record.name]?.isWaiting == true ? "waiting" : "replicating"
   }
 
   /// Of this host: its VMs that are replicated, then standbys of others' VMs.
@@ -178,7 +204,7 @@ extension ForkService {
   func removeReplica(_ request: Snowfork_V1_RemoveReplicaRequest) async throws {
     let name = request.name
     let wasReplicated = replications[name] != nil
-    if wasReplicated { try await endTurn(of: name) }
+    if wasReplicated { await endTurn(of: name)?.value }
     if let record = standby(of: name) {
       let turn = Self.standbyKey(record.replica)
       await takeTurn(turn)
@@ -198,10 +224,10 @@ extension ForkService {
   }
 
   /// Not in the middle of a checkpoint.
-  private func endTurn(of name: String) async throws {
+  private func endTurn(of name: String) async -> Task<Void, Never>? {
     let turn = Self.replicationKey(name)
     await takeTurn(turn)
     defer { turns.leave(turn) }
-    await endReplication(of: name)
+    return await endReplication(of: name)
   }
 }

@@ -2,6 +2,7 @@ import Foundation
 import GRPCCore
 import LinuxSystem
 import Memtap
+import ReplicationPolicy
 import Replicator
 import Wire
 
@@ -19,17 +20,22 @@ extension ForkService {
 
   /// On return the standby is what the VM was at a moment since the call. On failure it is what it was before, and a
   /// checkpoint that could not be sent whole is sent on when its host answers.
-  func takeCheckpoint(of name: String) async throws -> CheckpointOutcome {
+  func takeCheckpoint(
+    of name: String, for purpose: Policy.Purpose = .background
+  ) async throws -> CheckpointOutcome {
     let begin = monotonicMicroseconds()
     let what = "cannot take a checkpoint of \(name)"
     let turn = Self.replicationKey(name)
     await takeTurn(turn)
     defer { turns.leave(turn) }
     try requireReplicable(name, what)
-    guard let replica = replications[name]?.replica else {
+    guard let record = replications[name] else {
       throw ForkError(
         .refused, "\(what): it is not replicated. Begin with sfctl replicate \(name) --to HOST.")
     }
+    try requireNotReplaced(record, what)
+    if purpose == .onDemand { try await permitCheckpoint(of: name, what) }
+    let replica = record.replica
     do {
       if replications[name]?.pending != nil { _ = try await transfer(name) }
       // The second is a full one: what the first would have changed is not there any more.
@@ -47,7 +53,7 @@ extension ForkService {
         await dropPending(of: name, base: false)
       }
       let error = Self.explainCheckpoint(error, what, host: replications[name]?.host ?? "")
-      if replications[name] != nil {
+      if replications[name]?.isReplaced == false {
         replications[name]?.reason = error.message
         await saveReplication(name)
       }
@@ -200,6 +206,8 @@ extension ForkService {
     request.digest = Data(bytes(ofHexadecimal: pending.digest))
     request.totalBytes = UInt64(pending.totalBytes)
     var (sent, limit) = (UInt64(0), Self.chunkBytesMin)
+    let began = monotonicMicroseconds()
+    var (measured, measuredTime) = (UInt64(0), UInt64(0))
     while true {
       try file.seek(toOffset: request.offset)
       request.bytes = try file.read(upToCount: limit) ?? Data()
@@ -214,9 +222,13 @@ extension ForkService {
       guard replications[name]?.pending?.digest == pending.digest else { throw CancellationError() }
       sent += UInt64(request.bytes.count)
       let took = monotonicMicroseconds() - begin
+      if !isLast { (measured, measuredTime) = (measured + UInt64(request.bytes.count), measuredTime + took) }
       limit = took < 300_000 ? min(2 * limit, Self.chunkBytesMax) : max(limit / 2, Self.chunkBytesMin / 4)
       switch reply.verdict {
       case .applied, .received:
+        noteTransfer(
+          of: name, began: began, tookMicroseconds: monotonicMicroseconds() - began, bytes: measured,
+          in: measuredTime)
         await acknowledged(name, pending)
         return sent
       case .stale:
@@ -224,7 +236,7 @@ extension ForkService {
         await dropPending(of: name, base: true)
         return nil
       case .activated:
-        await endReplication(of: name)
+        await markReplaced(name)
         throw ForkError(.refused, "its standby runs on host \(record.host): \(reply.reason)")
       case .receiving, .UNRECOGNIZED:
         guard reply.offset < request.totalBytes else {

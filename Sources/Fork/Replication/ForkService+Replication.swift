@@ -3,9 +3,11 @@ import Wire
 
 /// Device VMs of this host that have a standby on another: begin, end, and the loop that takes checkpoints.
 extension ForkService {
-  /// On return the standby has a first checkpoint. A replication to the same host that there is goes on, changed.
-  func replicate(_ name: String, to host: String, everyMicroseconds: UInt64) async throws -> ReplicationRecord
-  {
+  /// On return the standby has a first checkpoint, unless the policy wants none now. A replication to the same host that
+  /// there is goes on, changed.
+  func replicate(
+    _ name: String, to host: String, everyMicroseconds: UInt64, policy file: ReplicationRecord.PolicyFile?
+  ) async throws -> ReplicationRecord {
     let what = "cannot replicate \(name)"
     try requireReplicable(name, what)
     guard await host != cluster.host else {
@@ -17,24 +19,38 @@ extension ForkService {
     guard everyMicroseconds == 0 || everyMicroseconds >= 20_000 else {
       throw ForkError(.invalid, "\(what): more than 50 checkpoints a second. Give --every 0.02 or more.")
     }
+    var file = file
+    if let given = file {
+      guard everyMicroseconds == 0 else {
+        throw ForkError(
+          .invalid, "\(what): a policy has its own periods. Give --every or --policy, not both.")
+      }
+      let policy = try Self.parse(given, what)
+      if !policy.name.isEmpty { file?.name = policy.name }
+    }
     if let known = replications[name] {
+      try requireNotReplaced(known, what)
       guard known.host == host else {
         throw ForkError(
           .refused,
           "\(what): its standby is on \(known.host). End that with sfctl replicate \(name) --stop first.")
       }
       replications[name]?.everyMicroseconds = Int64(everyMicroseconds)
+      replications[name]?.policy = file
       await saveReplication(name)
+      try beginPacing(of: name)
       beginLoop(of: name)
-      if known.sequence == 0 { _ = try await takeCheckpoint(of: name) }
+      if known.sequence == 0, await isFirstDue(name) { _ = try await takeCheckpoint(of: name) }
       return replications[name] ?? known
     }
     _ = try await cluster.reach(host)
     replications[name] = ReplicationRecord(
-      name: name, replica: Self.randomHex(16), host: host, everyMicroseconds: Int64(everyMicroseconds))
+      name: name, replica: Self.randomHex(16), host: host, everyMicroseconds: Int64(everyMicroseconds),
+      policy: file)
     await saveReplication(name)
     do {
-      _ = try await takeCheckpoint(of: name)
+      try beginPacing(of: name)
+      if await isFirstDue(name) { _ = try await takeCheckpoint(of: name) }
     } catch {
       // What was taken is sent on when the host answers; else there is nothing that goes on.
       if replications[name]?.pending != nil { beginLoop(of: name) } else { await endReplication(of: name) }
@@ -45,6 +61,19 @@ extension ForkService {
     }
     beginLoop(of: name)
     return record
+  }
+
+  private func isFirstDue(_ name: String) async -> Bool {
+    guard case .notNow? = await decide(for: name, .background) else { return true }
+    return false
+  }
+
+  func requireNotReplaced(_ record: ReplicationRecord, _ what: String) throws(ForkError) {
+    guard record.isReplaced else { return }
+    throw ForkError(
+      .refused,
+      "\(what): its standby runs on host \(record.host) in its place. End one of the two, or forget that with sfctl replicate \(record.name) --stop."
+    )
   }
 
   func requireReplicable(_ name: String, _ what: String) throws(ForkError) {
@@ -69,19 +98,24 @@ extension ForkService {
       throw ForkError(
         .notFound, "cannot stop replicating \(name): it is not replicated. See sfctl replica ls.")
     }
-    await endReplication(of: name)
+    await endReplication(of: name)?.value
     return record
   }
 
-  /// Forgets it, with what it holds here: snapshots and files. Not an error if there is none.
-  func endReplication(of name: String) async {
+  /// Forgets it, with what it holds here: snapshots and files. Not an error if there is none. Answers what tells the
+  /// standby's host, and is not to be waited for with the replication's turn.
+  @discardableResult
+  func endReplication(of name: String) async -> Task<Void, Never>? {
     replicationLoops.removeValue(forKey: name)?.cancel()
-    guard let record = replications.removeValue(forKey: name) else { return }
+    pacings[name] = nil
+    guard let record = replications.removeValue(forKey: name) else { return nil }
+    await forgetReplaced(record)
     await persist("the end of a replication") {
       try await self.store.delete(ReplicationRecord.self, key: name)
     }
     for id in record.snapshots { await release(id) }
     configuration.removeReplicaDirectory(configuration.outgoingDirectory(record.replica))
+    return Task { await tellEnd(of: record) }
   }
 
   func saveReplication(_ name: String) async {
@@ -90,39 +124,6 @@ extension ForkService {
   }
 
   static func replicationKey(_ name: String) -> String { "replication of \(name)" }
-
-  // MARK: The loop
-
-  /// Checkpoints come by themselves from now on, and what could not be sent is sent when its host answers again.
-  func beginLoop(of name: String) {
-    replicationLoops[name]?.cancel()
-    replicationLoops[name] = Task {
-      var due = ContinuousClock.now
-      while !Task.isCancelled, let record = replications[name] {
-        let every = Duration.microseconds(record.everyMicroseconds)
-        due += every
-        do { try await Task.sleep(until: max(due, ContinuousClock.now), clock: .continuous) } catch { return }
-        if record.everyMicroseconds == 0 {
-          do { try await Task.sleep(for: Self.resendInterval) } catch { return }
-        }
-        due = max(due, ContinuousClock.now - every)
-        guard replications[name] != nil, !Task.isCancelled else { return }
-        do {
-          if record.everyMicroseconds > 0 {
-            _ = try await takeCheckpoint(of: name)
-          } else if replications[name]?.pending != nil {
-            try await sendPending(of: name)
-          }
-        } catch {
-          if Task.isCancelled { return }
-          log.notice("checkpoint of \(name): \(error)")
-          do { try await Task.sleep(for: .seconds(1)) } catch { return }
-        }
-      }
-    }
-  }
-
-  private static let resendInterval = Duration.seconds(1)
 
   // MARK: The daemon's coming
 
@@ -148,6 +149,11 @@ extension ForkService {
       // What the pager has lost with its memory is sent anew, as a full one.
       if let pending = record.pending, !known.contains(pending.snapshot) { replications[name]?.pending = nil }
       if let base = record.base, !known.contains(base) { replications[name]?.base = nil }
+      if record.isReplaced { continue }
+      do { try beginPacing(of: name) } catch {
+        log.error("\(error)")
+        replications[name]?.reason = error.message
+      }
       beginLoop(of: name)
     }
     let alive = Set(replications.values.map(\.replica))

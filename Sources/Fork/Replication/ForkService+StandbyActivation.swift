@@ -170,7 +170,9 @@ extension ForkService {
         log.error("\(name) was not told the names of its family: \(error)")
       }
     }
-    log.info("\(name) runs from checkpoint \(standby.sequence) of \(standby.name)")
+    let next =
+      name == standby.name ? "; if host \(standby.home) was only cut off, it is told when it answers" : ""
+    log.info("\(name) runs from checkpoint \(standby.sequence) of \(standby.name)\(next)")
     return guests[name]?.record ?? record
   }
 

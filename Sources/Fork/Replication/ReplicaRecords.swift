@@ -23,8 +23,10 @@ struct ReplicationRecord: Codable, Sendable, FetchableRecord, PersistableRecord 
   /// 128 random bits, hexadecimal: the standby's.
   var replica: String
   var host: String
-  /// 0: only when a checkpoint is asked for.
+  /// 0: only when a checkpoint is asked for, or as the policy says.
   var everyMicroseconds: Int64
+  /// Instead of a period.
+  var policy: PolicyFile?
   /// Of the last checkpoint that the standby has; 0 and empty: none.
   var sequence: Int64 = 0
   var digest = ""
@@ -36,6 +38,21 @@ struct ReplicationRecord: Codable, Sendable, FetchableRecord, PersistableRecord 
   var pending: Pending?
   /// Why the last try failed; nil: it did not.
   var reason: String?
+  /// Of the last transfer.
+  var tookMicroseconds: Int64 = 0
+  /// As the last transfers have shown it; 0: not known yet.
+  var linkBytesPerSecond: Int64 = 0
+  /// The standby runs in the VM's place: no checkpoint is taken any more.
+  var isReplaced = false
+
+  struct PolicyFile: Codable, Sendable, Equatable {
+    /// For people.
+    var name: String
+    /// The file as the user gave it.
+    var text: String
+    /// What the user says of the link, whatever the policy says; nil: nothing.
+    var isMetered: Bool?
+  }
 
   /// Snapshots that are the replication's own.
   var snapshots: [String] { [base, pending?.snapshot].compactMap(\.self) }
@@ -114,6 +131,16 @@ extension Store {
         table.column(column, .text).notNull()
       }
       for column in ["sequence", "checkpointUnix", "memoryBytes"] { table.column(column, .integer).notNull() }
+    }
+  }
+
+  static func addPolicyColumns(_ database: Database) throws {
+    try database.alter(table: "replication") { table in
+      table.add(column: "policy", .text)
+      for column in ["tookMicroseconds", "linkBytesPerSecond"] {
+        table.add(column: column, .integer).notNull().defaults(to: 0)
+      }
+      table.add(column: "isReplaced", .boolean).notNull().defaults(to: false)
     }
   }
 }

@@ -147,6 +147,7 @@ final class Store: Sendable {
       }
     }
     migrator.registerMigration("replicas") { try makeReplicaTables($0) }
+    migrator.registerMigration("policies of replication") { try addPolicyColumns($0) }
     return migrator
   }
 }

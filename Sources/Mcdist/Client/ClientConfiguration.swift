@@ -1,6 +1,8 @@
 /// Figures of a client's behaviour. Bytes a second, nanoseconds, pages.
 public struct ClientConfiguration: Sendable {
   public var transport = TransportMode.auto
+  /// As in its requests.
+  public var isWarm = false
   public var retryMin: UInt64 = 2_000_000
   public var retryMax: UInt64 = 1_000_000_000
   /// Until a round trip has been measured.

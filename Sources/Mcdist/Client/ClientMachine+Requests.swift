@@ -40,7 +40,7 @@ extension ClientMachine {
       client: client, sequence: sequence, receiveRate: received.isKnown ? UInt32(min(max(rate, 1), 4e9)) : 0,
       roundTrip: UInt32(min(demandTime.smoothed / 1000, 1e6)), position: position(now: now),
       loss: UInt16(min(choice.loss, 0.99) * 65536),
-      wantsUnicast: choice.wantsUnicast(now: now),
+      wantsUnicast: choice.wantsUnicast(now: now), isWarm: configuration.isWarm,
       clientTime: now, runs: runs)
   }
 

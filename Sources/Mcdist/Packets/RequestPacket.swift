@@ -8,7 +8,7 @@
 ///
 /// retry 0: first asked for; 1: asked for again; 2: one page of which pieces came: in the place of `pages` a bit for each
 /// 256 of its bytes as they travel that lack.
-/// flags: bit 0 the client wants unicast; others are zero. runs: at most 64; none: a sign of life.
+/// flags: bit 0 the client wants unicast, bit 1 it is warm; others are zero. runs: at most 64; none: a sign of life.
 package enum RequestPacket {
   package static let headerBytes = 32
   package static let runBytes = 8
@@ -20,7 +20,7 @@ package enum RequestPacket {
     body.storeLittle(request.client, at: 0)
     body.storeLittle(request.sequence, at: 4)
     body.storeLittle(request.receiveRate, at: 8)
-    body.storeLittle(UInt8(request.wantsUnicast ? 1 : 0), at: 12)
+    body.storeLittle(UInt8((request.wantsUnicast ? 1 : 0) | (request.isWarm ? 2 : 0)), at: 12)
     body.storeLittle(UInt8(request.runs.count), at: 13)
     body.storeLittle(request.loss, at: 14)
     body.storeLittle(request.clientTime, at: 16)
@@ -40,7 +40,7 @@ package enum RequestPacket {
 
   /// Nil: malformed, or with pages that the snapshot has not.
   package static func read(_ body: UnsafeRawBufferPointer, pageCount: Int) -> PageRequest? {
-    guard body.count >= headerBytes, body[12] <= 1 else { return nil }
+    guard body.count >= headerBytes, body[12] <= 3 else { return nil }
     let count = Int(body[13])
     let client = body.little(UInt32.self, at: 0)
     guard client != 0, count <= PageRequest.runsMax, body.count == headerBytes + count * runBytes else {
@@ -66,7 +66,7 @@ package enum RequestPacket {
       client: client, sequence: body.little(UInt32.self, at: 4), receiveRate: body.little(UInt32.self, at: 8),
       roundTrip: body.little(UInt32.self, at: 24), position: body.little(UInt32.self, at: 28),
       loss: body.little(UInt16.self, at: 14),
-      wantsUnicast: body[12] == 1,
+      wantsUnicast: body[12] & 1 != 0, isWarm: body[12] & 2 != 0,
       clientTime: body.little(UInt64.self, at: 16), runs: runs)
   }
 }

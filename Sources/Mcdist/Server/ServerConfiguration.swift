@@ -18,6 +18,8 @@ public struct ServerConfiguration: Sendable {
   public var transport = TransportMode.auto
   /// Sent to each new client first.
   public var workingSet: [PageRange] = []
+  /// The part of it for a client that is warm; nil: it is not known what that one has, and it is sent all.
+  public var warmWorkingSet: [PageRange]?
 
   public init() {}
 }

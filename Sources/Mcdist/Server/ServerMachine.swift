@@ -27,6 +27,7 @@ public struct ServerMachine: Sendable {
   private var paritiesAt: UInt64 = 0
   private var isMulticastTurn = true
   private var workingSet: [PageRange]
+  private var warmWorkingSet: [PageRange]?
   public private(set) var counters = ServerMachineCounters()
 
   public init(pageCount: Int, configuration: ServerConfiguration = ServerConfiguration()) {
@@ -36,20 +37,24 @@ public struct ServerMachine: Sendable {
     limit = RateLimit(configuration)
     window = configuration.lockstepWindow
     workingSet = configuration.workingSet
+    warmWorkingSet = configuration.warmWorkingSet
   }
 
   public var rateLimitBytesPerSecond: Double { limit.bytesPerSecond }
 
-  /// These are sent to each new client first, from now on.
-  public mutating func offer(_ runs: [PageRange]) { workingSet = runs }
+  /// These are sent to each new client first, from now on; `warm` to those of hosts with a standby, nil: all.
+  public mutating func offer(_ runs: [PageRange], warm: [PageRange]?) {
+    (workingSet, warmWorkingSet) = (runs, warm)
+  }
 
   public mutating func receive(_ request: PageRequest, now: UInt64) {
     let isNew = clients[request.client] == nil
     if isNew { makeRoom() }
+    let unasked = request.isWarm ? warmWorkingSet ?? workingSet : workingSet
     var client =
       clients.removeValue(forKey: request.client)
       ?? ServerClient(
-        id: request.client, expected: workingSet.reduce(0) { $0 + $1.count }, now: now)
+        id: request.client, expected: unasked.reduce(0) { $0 + $1.count }, now: now)
     client.heardAt = now
     client.receiveRate = request.receiveRate
     client.loss = request.loss
@@ -70,7 +75,7 @@ public struct ServerMachine: Sendable {
         if run.isRetry && isLost { lost += 1 }
       }
     }
-    if isNew { greet(&client, now: now) }
+    if isNew { greet(&client, with: unasked, now: now) }
     clients[request.client] = client
     if lost > 0 {
       retriedInPeriod += lost
@@ -185,8 +190,8 @@ public struct ServerMachine: Sendable {
   }
 
   /// The working set, but for what has just been sent: a new client is likely to have heard it.
-  private mutating func greet(_ client: inout ServerClient, now: UInt64) {
-    for run in workingSet {
+  private mutating func greet(_ client: inout ServerClient, with unasked: [PageRange], now: UInt64) {
+    for run in unasked {
       for page in run.clamped(to: 0..<pageCount) {
         if client.wantsUnicast {
           // All of it, though a client could not have so much queued by asking.

@@ -57,6 +57,8 @@ final class Snapshot: @unchecked Sendable {
   var readAhead: ReadAhead
   /// What its clones, here and on other hosts, asked for first.
   var workingSet = WorkingSet()
+  /// Of its pages those that the host with the VM's standby lacks; nil: not known, or there is none.
+  var writtenSinceStandby: PageBitmap?
   /// Pages `atOrigin`: they need the origin or a newer snapshot.
   var unsavedCount = 0
   /// Pages in the cache.

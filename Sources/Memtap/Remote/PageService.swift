@@ -16,8 +16,6 @@ final class PageService {
   /// New windows of the working set since it was last offered, and when that was.
   private var hasNewDemand = false
   private var offeredAt: UInt64 = 0
-  /// Since a host with a standby was told what was written since: only that is sent ahead of need. Nil: all may be.
-  private var unlikeStandby: PageBitmap?
   /// Pages were lost, and that was announced.
   private var isGone = false
 
@@ -31,8 +29,8 @@ final class PageService {
     let server = try PageServer(
       .init(
         address: address, transport: .init(transport), key: key, pageCount: snapshot.pageCount,
-        workingSet: Self.workingSet(of: snapshot), port: known?.port, group: known?.group,
-        groupPort: known?.groupPort),
+        workingSet: Self.workingSet(of: snapshot), warmWorkingSet: Self.warmWorkingSet(of: snapshot),
+        port: known?.port, group: known?.group, groupPort: known?.groupPort),
       provider: self)
     self.server = server
     descriptors = server.descriptors
@@ -47,12 +45,6 @@ final class PageService {
     guard !isGone else { return }
     isGone = true
     server?.announceGone(reason, now: monotonicNanoseconds())
-  }
-
-  /// A host has all pages but these in its standby.
-  func isServedWarm(but pages: PageBitmap) {
-    unlikeStandby = pages
-    server?.offer(workingSet)
   }
 
   /// Ends it; `reason` for those who still receive.
@@ -71,10 +63,17 @@ final class PageService {
     return windows.map { WorkingSet.pages(ofWindow: $0, end: snapshot.pageCount) }
   }
 
-  private var workingSet: [PageRange] {
-    let all = Self.workingSet(of: snapshot)
-    guard let unlikeStandby else { return all }
-    return all.filter { $0.contains { unlikeStandby.contains($0) } }
+  /// Without what the standby's host has.
+  private static func warmWorkingSet(of snapshot: Snapshot) -> [PageRange]? {
+    guard let written = snapshot.writtenSinceStandby else { return nil }
+    return workingSet(of: snapshot).flatMap { window in
+      window.filter { written.contains($0) }.map { $0..<$0 + 1 }
+    }
+  }
+
+  /// It has become known what the standby's host has.
+  func offerWorkingSet() {
+    server?.offer(Self.workingSet(of: snapshot), warm: Self.warmWorkingSet(of: snapshot))
   }
 }
 
@@ -96,7 +95,7 @@ extension PageService: NetworkEndpoint {
     guard hasNewDemand, now >= offeredAt + 100_000_000 else { return }
     hasNewDemand = false
     offeredAt = now
-    server?.offer(workingSet)
+    offerWorkingSet()
   }
 }
 

@@ -59,7 +59,7 @@ final class RemoteSource {
         origin: .init(
           address: origin.address, port: origin.port, group: origin.group, groupPort: origin.groupPort),
         transport: .init(origin.transport), key: origin.key, localAddress: configuration.localAddress,
-        pageCount: snapshot.pageCount),
+        pageCount: snapshot.pageCount, isWarm: snapshot.base != nil),
       sink: self)
     snapshot.states.forEachRun(matching: ~(1 << PageState.atOrigin.rawValue)) { receiver.markPresent($0) }
     descriptors = receiver.descriptors

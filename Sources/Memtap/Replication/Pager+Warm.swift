@@ -9,7 +9,6 @@ extension Pager {
     return directory.withLock { $0.snapshots[warm.standby] }
   }
 
-  /// What it answers is also all that the snapshot's hosts are sent ahead of need from then on.
   package func written(_ snapshot: String, since base: String) throws(MemtapError) -> SnapshotLayout {
     let (snapshot, before) = (try self.snapshot(snapshot, "written"), try self.snapshot(base, "written"))
     try awaitTakeOver("written", snapshot.id)
@@ -33,7 +32,11 @@ extension Pager {
     } catch {
       throw MemtapError("written", snapshot.id, error)
     }
-    try snapshot.thread.attempt { () throws(MemtapError) in snapshot.service?.isServedWarm(but: pages) }
+    let written = pages
+    snapshot.thread.perform {
+      snapshot.writtenSinceStandby = written
+      snapshot.service?.offerWorkingSet()
+    }
     return SnapshotLayout(
       ramBytes: snapshot.ramBytes,
       existing: pages.runs.map { .init(first: UInt32($0.lowerBound), count: UInt32($0.count)) })

@@ -124,6 +124,12 @@ public nonisolated struct Snowfork_V1_HelloReply: @unchecked Sendable {
     set {_uniqueStorage()._neededLayers = newValue}
   }
 
+  /// standbys of the caller's VMs that run here in their places
+  public var activatedReplicas: [Data] {
+    get {_storage._activatedReplicas}
+    set {_uniqueStorage()._activatedReplicas = newValue}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -763,7 +769,7 @@ nonisolated extension Snowfork_V1_HelloRequest: SwiftProtobuf.Message, SwiftProt
 
 nonisolated extension Snowfork_V1_HelloReply: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".HelloReply"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}host\0\u{1}members\0\u{3}reserved_bytes\0\u{3}vcpus_in_use\0\u{1}instance\0\u{3}foreign_snapshots\0\u{3}foreign_clones\0\u{3}needed_layers\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}host\0\u{1}members\0\u{3}reserved_bytes\0\u{3}vcpus_in_use\0\u{1}instance\0\u{3}foreign_snapshots\0\u{3}foreign_clones\0\u{3}needed_layers\0\u{3}activated_replicas\0")
 
   fileprivate class _StorageClass {
     var _host: Snowfork_V1_HostInfo? = nil
@@ -774,6 +780,7 @@ nonisolated extension Snowfork_V1_HelloReply: SwiftProtobuf.Message, SwiftProtob
     var _foreignSnapshots: [String] = []
     var _foreignClones: [Snowfork_V1_ForeignClone] = []
     var _neededLayers: [String] = []
+    var _activatedReplicas: [Data] = []
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -792,6 +799,7 @@ nonisolated extension Snowfork_V1_HelloReply: SwiftProtobuf.Message, SwiftProtob
       _foreignSnapshots = source._foreignSnapshots
       _foreignClones = source._foreignClones
       _neededLayers = source._neededLayers
+      _activatedReplicas = source._activatedReplicas
     }
   }
 
@@ -818,6 +826,7 @@ nonisolated extension Snowfork_V1_HelloReply: SwiftProtobuf.Message, SwiftProtob
         case 6: try { try decoder.decodeRepeatedStringField(value: &_storage._foreignSnapshots) }()
         case 7: try { try decoder.decodeRepeatedMessageField(value: &_storage._foreignClones) }()
         case 8: try { try decoder.decodeRepeatedStringField(value: &_storage._neededLayers) }()
+        case 9: try { try decoder.decodeRepeatedBytesField(value: &_storage._activatedReplicas) }()
         default: break
         }
       }
@@ -854,6 +863,9 @@ nonisolated extension Snowfork_V1_HelloReply: SwiftProtobuf.Message, SwiftProtob
       if !_storage._neededLayers.isEmpty {
         try visitor.visitRepeatedStringField(value: _storage._neededLayers, fieldNumber: 8)
       }
+      if !_storage._activatedReplicas.isEmpty {
+        try visitor.visitRepeatedBytesField(value: _storage._activatedReplicas, fieldNumber: 9)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -871,6 +883,7 @@ nonisolated extension Snowfork_V1_HelloReply: SwiftProtobuf.Message, SwiftProtob
         if _storage._foreignSnapshots != rhs_storage._foreignSnapshots {return false}
         if _storage._foreignClones != rhs_storage._foreignClones {return false}
         if _storage._neededLayers != rhs_storage._neededLayers {return false}
+        if _storage._activatedReplicas != rhs_storage._activatedReplicas {return false}
         return true
       }
       if !storagesAreEqual {return false}

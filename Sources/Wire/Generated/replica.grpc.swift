@@ -1216,9 +1216,23 @@ public enum Snowfork_V1_ReplicaPeer: Sendable {
                 type: .unary
             )
         }
+        /// Namespace for "EndReplica" metadata.
+        public enum EndReplica: Sendable {
+            /// Request type for "EndReplica".
+            public typealias Input = Snowfork_V1_EndReplicaRequest
+            /// Response type for "EndReplica".
+            public typealias Output = Snowfork_V1_EndReplicaReply
+            /// Descriptor for "EndReplica".
+            public static let descriptor = GRPCCore.MethodDescriptor(
+                service: GRPCCore.ServiceDescriptor(fullyQualifiedService: "snowfork.v1.ReplicaPeer"),
+                method: "EndReplica",
+                type: .unary
+            )
+        }
         /// Descriptors for all methods in the "snowfork.v1.ReplicaPeer" service.
         public static let descriptors: [GRPCCore.MethodDescriptor] = [
-            PutCheckpoint.descriptor
+            PutCheckpoint.descriptor,
+            EndReplica.descriptor
         ]
     }
 }
@@ -1267,6 +1281,24 @@ extension Snowfork_V1_ReplicaPeer {
             request: GRPCCore.StreamingServerRequest<Snowfork_V1_PutCheckpointRequest>,
             context: GRPCCore.ServerContext
         ) async throws -> GRPCCore.StreamingServerResponse<Snowfork_V1_PutCheckpointReply>
+
+        /// Handle the "EndReplica" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > No checkpoint of this replica follows: what had come of one is removed, the standby stays.
+        ///
+        /// - Parameters:
+        ///   - request: A streaming request of `Snowfork_V1_EndReplicaRequest` messages.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A streaming response of `Snowfork_V1_EndReplicaReply` messages.
+        func endReplica(
+            request: GRPCCore.StreamingServerRequest<Snowfork_V1_EndReplicaRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.StreamingServerResponse<Snowfork_V1_EndReplicaReply>
     }
 
     /// Service protocol for the "snowfork.v1.ReplicaPeer" service.
@@ -1299,6 +1331,24 @@ extension Snowfork_V1_ReplicaPeer {
             request: GRPCCore.ServerRequest<Snowfork_V1_PutCheckpointRequest>,
             context: GRPCCore.ServerContext
         ) async throws -> GRPCCore.ServerResponse<Snowfork_V1_PutCheckpointReply>
+
+        /// Handle the "EndReplica" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > No checkpoint of this replica follows: what had come of one is removed, the standby stays.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Snowfork_V1_EndReplicaRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A response containing a single `Snowfork_V1_EndReplicaReply` message.
+        func endReplica(
+            request: GRPCCore.ServerRequest<Snowfork_V1_EndReplicaRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.ServerResponse<Snowfork_V1_EndReplicaReply>
     }
 
     /// Simple service protocol for the "snowfork.v1.ReplicaPeer" service.
@@ -1329,6 +1379,24 @@ extension Snowfork_V1_ReplicaPeer {
             request: Snowfork_V1_PutCheckpointRequest,
             context: GRPCCore.ServerContext
         ) async throws -> Snowfork_V1_PutCheckpointReply
+
+        /// Handle the "EndReplica" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > No checkpoint of this replica follows: what had come of one is removed, the standby stays.
+        ///
+        /// - Parameters:
+        ///   - request: A `Snowfork_V1_EndReplicaRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A `Snowfork_V1_EndReplicaReply` to respond with.
+        func endReplica(
+            request: Snowfork_V1_EndReplicaRequest,
+            context: GRPCCore.ServerContext
+        ) async throws -> Snowfork_V1_EndReplicaReply
     }
 }
 
@@ -1342,6 +1410,17 @@ extension Snowfork_V1_ReplicaPeer.StreamingServiceProtocol {
             serializer: GRPCProtobuf.ProtobufSerializer<Snowfork_V1_PutCheckpointReply>(),
             handler: { request, context in
                 try await self.putCheckpoint(
+                    request: request,
+                    context: context
+                )
+            }
+        )
+        router.registerHandler(
+            forMethod: Snowfork_V1_ReplicaPeer.Method.EndReplica.descriptor,
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Snowfork_V1_EndReplicaRequest>(),
+            serializer: GRPCProtobuf.ProtobufSerializer<Snowfork_V1_EndReplicaReply>(),
+            handler: { request, context in
+                try await self.endReplica(
                     request: request,
                     context: context
                 )
@@ -1363,6 +1442,17 @@ extension Snowfork_V1_ReplicaPeer.ServiceProtocol {
         )
         return GRPCCore.StreamingServerResponse(single: response)
     }
+
+    public func endReplica(
+        request: GRPCCore.StreamingServerRequest<Snowfork_V1_EndReplicaRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.StreamingServerResponse<Snowfork_V1_EndReplicaReply> {
+        let response = try await self.endReplica(
+            request: GRPCCore.ServerRequest(stream: request),
+            context: context
+        )
+        return GRPCCore.StreamingServerResponse(single: response)
+    }
 }
 
 // Default implementation of methods from 'ServiceProtocol'.
@@ -1374,6 +1464,19 @@ extension Snowfork_V1_ReplicaPeer.SimpleServiceProtocol {
     ) async throws -> GRPCCore.ServerResponse<Snowfork_V1_PutCheckpointReply> {
         return GRPCCore.ServerResponse<Snowfork_V1_PutCheckpointReply>(
             message: try await self.putCheckpoint(
+                request: request.message,
+                context: context
+            ),
+            metadata: [:]
+        )
+    }
+
+    public func endReplica(
+        request: GRPCCore.ServerRequest<Snowfork_V1_EndReplicaRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.ServerResponse<Snowfork_V1_EndReplicaReply> {
+        return GRPCCore.ServerResponse<Snowfork_V1_EndReplicaReply>(
+            message: try await self.endReplica(
                 request: request.message,
                 context: context
             ),
@@ -1417,6 +1520,29 @@ extension Snowfork_V1_ReplicaPeer {
             deserializer: some GRPCCore.MessageDeserializer<Snowfork_V1_PutCheckpointReply>,
             options: GRPCCore.CallOptions,
             onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_PutCheckpointReply>) async throws -> Result
+        ) async throws -> Result where Result: Sendable
+
+        /// Call the "EndReplica" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > No checkpoint of this replica follows: what had come of one is removed, the standby stays.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Snowfork_V1_EndReplicaRequest` message.
+        ///   - serializer: A serializer for `Snowfork_V1_EndReplicaRequest` messages.
+        ///   - deserializer: A deserializer for `Snowfork_V1_EndReplicaReply` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        func endReplica<Result>(
+            request: GRPCCore.ClientRequest<Snowfork_V1_EndReplicaRequest>,
+            serializer: some GRPCCore.MessageSerializer<Snowfork_V1_EndReplicaRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Snowfork_V1_EndReplicaReply>,
+            options: GRPCCore.CallOptions,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_EndReplicaReply>) async throws -> Result
         ) async throws -> Result where Result: Sendable
     }
 
@@ -1474,6 +1600,40 @@ extension Snowfork_V1_ReplicaPeer {
                 onResponse: handleResponse
             )
         }
+
+        /// Call the "EndReplica" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > No checkpoint of this replica follows: what had come of one is removed, the standby stays.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Snowfork_V1_EndReplicaRequest` message.
+        ///   - serializer: A serializer for `Snowfork_V1_EndReplicaRequest` messages.
+        ///   - deserializer: A deserializer for `Snowfork_V1_EndReplicaReply` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        public func endReplica<Result>(
+            request: GRPCCore.ClientRequest<Snowfork_V1_EndReplicaRequest>,
+            serializer: some GRPCCore.MessageSerializer<Snowfork_V1_EndReplicaRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Snowfork_V1_EndReplicaReply>,
+            options: GRPCCore.CallOptions = .defaults,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_EndReplicaReply>) async throws -> Result = { response in
+                try response.message
+            }
+        ) async throws -> Result where Result: Sendable {
+            try await self.client.unary(
+                request: request,
+                descriptor: Snowfork_V1_ReplicaPeer.Method.EndReplica.descriptor,
+                serializer: serializer,
+                deserializer: deserializer,
+                options: options,
+                onResponse: handleResponse
+            )
+        }
     }
 }
 
@@ -1505,6 +1665,35 @@ extension Snowfork_V1_ReplicaPeer.ClientProtocol {
             request: request,
             serializer: GRPCProtobuf.ProtobufSerializer<Snowfork_V1_PutCheckpointRequest>(),
             deserializer: GRPCProtobuf.ProtobufDeserializer<Snowfork_V1_PutCheckpointReply>(),
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "EndReplica" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > No checkpoint of this replica follows: what had come of one is removed, the standby stays.
+    ///
+    /// - Parameters:
+    ///   - request: A request containing a single `Snowfork_V1_EndReplicaRequest` message.
+    ///   - options: Options to apply to this RPC.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func endReplica<Result>(
+        request: GRPCCore.ClientRequest<Snowfork_V1_EndReplicaRequest>,
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_EndReplicaReply>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        try await self.endReplica(
+            request: request,
+            serializer: GRPCProtobuf.ProtobufSerializer<Snowfork_V1_EndReplicaRequest>(),
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Snowfork_V1_EndReplicaReply>(),
             options: options,
             onResponse: handleResponse
         )
@@ -1542,6 +1731,39 @@ extension Snowfork_V1_ReplicaPeer.ClientProtocol {
             metadata: metadata
         )
         return try await self.putCheckpoint(
+            request: request,
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "EndReplica" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > No checkpoint of this replica follows: what had come of one is removed, the standby stays.
+    ///
+    /// - Parameters:
+    ///   - message: request message to send.
+    ///   - metadata: Additional metadata to send, defaults to empty.
+    ///   - options: Options to apply to this RPC, defaults to `.defaults`.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    public func endReplica<Result>(
+        _ message: Snowfork_V1_EndReplicaRequest,
+        metadata: GRPCCore.Metadata = [:],
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Snowfork_V1_EndReplicaReply>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        let request = GRPCCore.ClientRequest<Snowfork_V1_EndReplicaRequest>(
+            message: message,
+            metadata: metadata
+        )
+        return try await self.endReplica(
             request: request,
             options: options,
             onResponse: handleResponse

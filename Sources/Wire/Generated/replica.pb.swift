@@ -43,9 +43,27 @@ public nonisolated struct Snowfork_V1_ReplicateRequest: Sendable {
 
   public var stop: Bool = false
 
+  /// a file of docs/offload-policies.md, with every_us 0; empty: none
+  public var policy: Data = Data()
+
+  /// what it is called if it has no name of its own
+  public var policyName: String = String()
+
+  /// whether bytes over the link cost money, whatever the policy says
+  public var metered: Bool {
+    get {_metered ?? false}
+    set {_metered = newValue}
+  }
+  /// Returns true if `metered` has been explicitly set.
+  public var hasMetered: Bool {self._metered != nil}
+  /// Clears the value of `metered`. Subsequent reads from it will return its default value.
+  public mutating func clearMetered() {self._metered = nil}
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
+
+  fileprivate var _metered: Bool? = nil
 }
 
 public nonisolated struct Snowfork_V1_TakeCheckpointRequest: Sendable {
@@ -103,7 +121,7 @@ public nonisolated struct Snowfork_V1_Replica: Sendable {
   /// the standby's
   public var host: String = String()
 
-  /// device: replicating, interrupted, ended; standby: standby, activating
+  /// device: replicating, waiting, interrupted, replaced, ended; standby: standby, activating
   public var state: String = String()
 
   /// of the last checkpoint that the standby has whole
@@ -122,8 +140,14 @@ public nonisolated struct Snowfork_V1_Replica: Sendable {
   /// of the standby, in memory
   public var presentBytes: UInt64 = 0
 
-  /// why it is interrupted
+  /// why it is interrupted, or that it is replaced
   public var reason: String = String()
+
+  /// what the policy that it follows is called
+  public var policy: String = String()
+
+  /// why the policy has the next checkpoint then, or not now
+  public var policyReason: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -207,6 +231,30 @@ public nonisolated struct Snowfork_V1_RemoveReplicaRequest: Sendable {
 }
 
 public nonisolated struct Snowfork_V1_RemoveReplicaReply: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Snowfork_V1_EndReplicaRequest: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var home: String = String()
+
+  public var replica: Data = Data()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Snowfork_V1_EndReplicaReply: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
@@ -333,7 +381,7 @@ fileprivate nonisolated let _protobuf_package = "snowfork.v1"
 
 nonisolated extension Snowfork_V1_ReplicateRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ReplicateRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}host\0\u{3}every_us\0\u{1}stop\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}host\0\u{3}every_us\0\u{1}stop\0\u{1}policy\0\u{3}policy_name\0\u{1}metered\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -345,12 +393,19 @@ nonisolated extension Snowfork_V1_ReplicateRequest: SwiftProtobuf.Message, Swift
       case 2: try { try decoder.decodeSingularStringField(value: &self.host) }()
       case 3: try { try decoder.decodeSingularUInt64Field(value: &self.everyUs) }()
       case 4: try { try decoder.decodeSingularBoolField(value: &self.stop) }()
+      case 5: try { try decoder.decodeSingularBytesField(value: &self.policy) }()
+      case 6: try { try decoder.decodeSingularStringField(value: &self.policyName) }()
+      case 7: try { try decoder.decodeSingularBoolField(value: &self._metered) }()
       default: break
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
     if !self.name.isEmpty {
       try visitor.visitSingularStringField(value: self.name, fieldNumber: 1)
     }
@@ -363,6 +418,15 @@ nonisolated extension Snowfork_V1_ReplicateRequest: SwiftProtobuf.Message, Swift
     if self.stop != false {
       try visitor.visitSingularBoolField(value: self.stop, fieldNumber: 4)
     }
+    if !self.policy.isEmpty {
+      try visitor.visitSingularBytesField(value: self.policy, fieldNumber: 5)
+    }
+    if !self.policyName.isEmpty {
+      try visitor.visitSingularStringField(value: self.policyName, fieldNumber: 6)
+    }
+    try { if let v = self._metered {
+      try visitor.visitSingularBoolField(value: v, fieldNumber: 7)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -371,6 +435,9 @@ nonisolated extension Snowfork_V1_ReplicateRequest: SwiftProtobuf.Message, Swift
     if lhs.host != rhs.host {return false}
     if lhs.everyUs != rhs.everyUs {return false}
     if lhs.stop != rhs.stop {return false}
+    if lhs.policy != rhs.policy {return false}
+    if lhs.policyName != rhs.policyName {return false}
+    if lhs._metered != rhs._metered {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -473,7 +540,7 @@ nonisolated extension Snowfork_V1_CheckpointResult: SwiftProtobuf.Message, Swift
 
 nonisolated extension Snowfork_V1_Replica: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Replica"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}role\0\u{1}home\0\u{1}host\0\u{1}state\0\u{1}sequence\0\u{3}received_sequence\0\u{3}every_us\0\u{3}checkpoint_unix\0\u{3}memory_bytes\0\u{3}present_bytes\0\u{1}reason\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}role\0\u{1}home\0\u{1}host\0\u{1}state\0\u{1}sequence\0\u{3}received_sequence\0\u{3}every_us\0\u{3}checkpoint_unix\0\u{3}memory_bytes\0\u{3}present_bytes\0\u{1}reason\0\u{1}policy\0\u{3}policy_reason\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -493,6 +560,8 @@ nonisolated extension Snowfork_V1_Replica: SwiftProtobuf.Message, SwiftProtobuf.
       case 10: try { try decoder.decodeSingularUInt64Field(value: &self.memoryBytes) }()
       case 11: try { try decoder.decodeSingularUInt64Field(value: &self.presentBytes) }()
       case 12: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      case 13: try { try decoder.decodeSingularStringField(value: &self.policy) }()
+      case 14: try { try decoder.decodeSingularStringField(value: &self.policyReason) }()
       default: break
       }
     }
@@ -535,6 +604,12 @@ nonisolated extension Snowfork_V1_Replica: SwiftProtobuf.Message, SwiftProtobuf.
     if !self.reason.isEmpty {
       try visitor.visitSingularStringField(value: self.reason, fieldNumber: 12)
     }
+    if !self.policy.isEmpty {
+      try visitor.visitSingularStringField(value: self.policy, fieldNumber: 13)
+    }
+    if !self.policyReason.isEmpty {
+      try visitor.visitSingularStringField(value: self.policyReason, fieldNumber: 14)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -551,6 +626,8 @@ nonisolated extension Snowfork_V1_Replica: SwiftProtobuf.Message, SwiftProtobuf.
     if lhs.memoryBytes != rhs.memoryBytes {return false}
     if lhs.presentBytes != rhs.presentBytes {return false}
     if lhs.reason != rhs.reason {return false}
+    if lhs.policy != rhs.policy {return false}
+    if lhs.policyReason != rhs.policyReason {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -739,6 +816,60 @@ nonisolated extension Snowfork_V1_RemoveReplicaReply: SwiftProtobuf.Message, Swi
   }
 
   public static func ==(lhs: Snowfork_V1_RemoveReplicaReply, rhs: Snowfork_V1_RemoveReplicaReply) -> Bool {
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Snowfork_V1_EndReplicaRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".EndReplicaRequest"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}home\0\u{1}replica\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.home) }()
+      case 2: try { try decoder.decodeSingularBytesField(value: &self.replica) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.home.isEmpty {
+      try visitor.visitSingularStringField(value: self.home, fieldNumber: 1)
+    }
+    if !self.replica.isEmpty {
+      try visitor.visitSingularBytesField(value: self.replica, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Snowfork_V1_EndReplicaRequest, rhs: Snowfork_V1_EndReplicaRequest) -> Bool {
+    if lhs.home != rhs.home {return false}
+    if lhs.replica != rhs.replica {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Snowfork_V1_EndReplicaReply: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".EndReplicaReply"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap()
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    // Load everything into unknown fields
+    while try decoder.nextFieldNumber() != nil {}
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Snowfork_V1_EndReplicaReply, rhs: Snowfork_V1_EndReplicaReply) -> Bool {
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -30,7 +30,7 @@ struct ReplicaDocument: Encodable {
   var role: String
   var home: String
   var host: String
-  /// replicating, interrupted, ended; standby, activating
+  /// replicating, waiting, interrupted, replaced, ended; standby, activating
   var state: String
   var sequence: UInt64
   var receivedSequence: UInt64
@@ -39,6 +39,9 @@ struct ReplicaDocument: Encodable {
   var memoryBytes: UInt64
   var presentBytes: UInt64
   var reason: String
+  /// The name of the policy that it follows, and why the next checkpoint is then or not now; empty: none.
+  var policy: String
+  var policyReason: String
 
   init(_ replica: Snowfork_V1_Replica) {
     name = replica.name
@@ -53,6 +56,8 @@ struct ReplicaDocument: Encodable {
     memoryBytes = replica.memoryBytes
     presentBytes = replica.presentBytes
     reason = replica.reason
+    policy = replica.policy
+    policyReason = replica.policyReason
   }
 }
 
@@ -62,14 +67,17 @@ struct ReplicaListDocument: Encodable {
 
   var text: String {
     var table = Table(
-      "NAME", "ROLE", "HOME", "STANDBY ON", "STATE", "CHECKPOINT", "RECEIVED", "TAKEN (UTC)", "EVERY", "RAM",
-      "PRESENT", "REASON")
+      "NAME", "ROLE", "HOME", "STANDBY ON", "STATE", "CHECKPOINT", "RECEIVED", "TAKEN (UTC)", "EVERY",
+      "POLICY",
+      "RAM", "PRESENT", "REASON")
     for replica in replicas {
       table.add(
         replica.name, replica.role, replica.home, replica.host, replica.state, "\(replica.sequence)",
         "\(replica.receivedSequence)", Units.time(replica.checkpointUnix),
-        replica.everyUs == 0 ? "-" : Units.microseconds(replica.everyUs), Units.bytes(replica.memoryBytes),
-        replica.role == "standby" ? Units.bytes(replica.presentBytes) : "-", replica.reason)
+        replica.everyUs == 0 ? "-" : Units.microseconds(replica.everyUs),
+        replica.policy.isEmpty ? "-" : replica.policy, Units.bytes(replica.memoryBytes),
+        replica.role == "standby" ? Units.bytes(replica.presentBytes) : "-",
+        replica.reason.isEmpty ? replica.policyReason : replica.reason)
     }
     return table.isEmpty ? "no standby; “sfctl replicate NAME --to HOST” makes one" : table.text
   }

@@ -73,22 +73,42 @@ public struct Policy: Sendable, Equatable {
     }
   }
 
+  /// For people; empty: it has none of its own.
+  public let name: String
+  /// Whether bytes over the link cost money, as far as the policy says it.
+  public let isMetered: Bool?
   /// Never empty; the last one fits always.
   public let rules: [Rule]
 
   /// Throws if not every circumstance has a rule, or a rule can never be reached.
   public init(rules: [Rule]) throws(PolicyError) {
-    guard let last = rules.last else { throw PolicyError("it has no rules. Give it one at least.") }
-    guard last.when.isEmpty else {
-      throw PolicyError(
-        "its last rule has conditions, so that none may fit. End it with a rule without “when”.")
-    }
-    if let index = rules.dropLast().firstIndex(where: \.when.isEmpty) {
-      throw PolicyError(
-        "rule \(index + 1) fits always, so that those behind it never do. Give it conditions.")
-    }
+    if let fault = Self.fault(in: rules) { throw PolicyError(fault.why) }
+    self.init(name: "", isMetered: nil, checked: rules)
+  }
+
+  init(name: String, isMetered: Bool?, checked rules: [Rule]) {
+    self.name = name
+    self.isMetered = isMetered
     self.rules = rules
   }
+
+  /// Why these are no policy, and which of them, if one of them.
+  static func fault(in rules: [Rule]) -> (why: String, rule: Int?)? {
+    guard let last = rules.last else { return ("it has no rules. Give it one at least.", nil) }
+    guard last.when.isEmpty else {
+      return (
+        "its last rule has conditions, so that none may fit. End it with a rule without “when”.",
+        rules.count - 1
+      )
+    }
+    if let index = rules.dropLast().firstIndex(where: \.when.isEmpty) {
+      return ("rule \(index + 1) fits always, so that those behind it never do. Give it conditions.", index)
+    }
+    return nil
+  }
+
+  /// Whether some rule asks for that.
+  public var asksWhetherIdle: Bool { rules.contains { $0.when.isIdle != nil } }
 
   /// When to begin the next checkpoint. `lastCheckpoint`: nil if there was none, and then it is due at once.
   public func decide(
@@ -128,7 +148,7 @@ extension Policy.Requirements {
       guard let power = conditions.power, (power == .external) == isCharging else { return false }
     }
     if batteryPercentBelow != nil || batteryPercentAtLeast != nil {
-      guard case .battery(let percent) = conditions.power else { return false }
+      guard case .battery(let percent?) = conditions.power else { return false }
       if let batteryPercentBelow, percent >= batteryPercentBelow { return false }
       if let batteryPercentAtLeast, percent < batteryPercentAtLeast { return false }
     }

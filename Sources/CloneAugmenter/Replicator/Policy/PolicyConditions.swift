@@ -3,8 +3,8 @@ public struct PolicyConditions: Sendable, Equatable {
   public enum Power: Sendable, Equatable {
     /// At the mains, or without a battery.
     case external
-    /// Percent, 0 to 100.
-    case battery(percent: Int)
+    /// Percent, 0 to 100; nil: it does not tell.
+    case battery(percent: Int?)
   }
 
   /// Whether bytes over the link cost money.
