@@ -21,11 +21,15 @@ final class MonitorClient {
     try execute("qmp_capabilities")
   }
 
-  /// One command; events that come before its answer are dropped.
+  /// One command, with a descriptor for `getfd`; events that come before its answer are dropped.
   @discardableResult
-  func execute(_ command: String, _ arguments: [String: Any] = [:]) throws -> Any? {
+  func execute(_ command: String, _ arguments: [String: Any] = [:], passing: OwnedDescriptor? = nil) throws
+    -> Any?
+  {
     let request: [String: Any] = ["execute": command, "arguments": arguments]
-    try JSONSerialization.data(withJSONObject: request).withUnsafeBytes { try socket.writeFully($0) }
+    try JSONSerialization.data(withJSONObject: request).withUnsafeBytes {
+      try UnixSocket.send(socket, $0, descriptors: passing.map { [$0.raw] } ?? [])
+    }
     while true {
       let answer = try line()
       if let error = answer["error"] as? [String: Any] {
@@ -42,9 +46,15 @@ final class MonitorClient {
   }
 
   /// Shows migrations by events, and lets nothing throttle them: QEMU's own limit is 128 MiB/s.
-  func prepareMigration() throws {
-    try execute("migrate-set-capabilities", ["capabilities": [["capability": "events", "state": true]]])
-    try execute("migrate-set-parameters", ["max-bandwidth": 1 << 40])
+  func prepareMigration(capabilities: [String] = [], parameters: [String: Any] = [:]) throws {
+    try execute(
+      "migrate-set-capabilities",
+      [
+        "capabilities": (["events"] + capabilities).map {
+          ["capability": $0, "state": true] as [String: Any]
+        }
+      ])
+    try execute("migrate-set-parameters", parameters.merging(["max-bandwidth": 1 << 40]) { $1 })
   }
 
   /// Lets the guest run. For a moment after a migration has completed QEMU refuses that.
