@@ -12,7 +12,7 @@ final class AgentLink {
   private var decoder = FrameDecoder()
 
   /// Connects to the port's socket, which may not be there yet, says hello, and returns when the agent has answered.
-  init(path: String, timeoutSeconds: Double = 60) throws {
+  init(path: String, timeoutSeconds: Double = 240) throws {
     let deadline = ContinuousClock.now + .seconds(timeoutSeconds)
     var connection: OwnedDescriptor?
     while connection == nil {

@@ -14,16 +14,13 @@ final class MigrationRounds {
   private let monitor: MonitorClient
   private let stream: OwnedDescriptor
   private var buffer = [UInt8](repeating: 0, count: 1 << 20)
-  private var lastBytes = 1 << 20
+  private var lastBytes = 32 << 20
   private static let piecesOfRound = 32
   /// What QEMU can be ahead of the reader: less than the smallest round.
   private static let streamBytes: CInt = 8192
 
-  /// Boots a guest with `load` running in it and sends it a first time. `hasCache`: what changed in a page is sent, where
-  /// the last content of the page is in QEMU's own cache (XBZRLE), which has room for all pages.
-  init(
-    _ image: GuestImage, _ size: GuestSize, load: [String], hasCache: Bool, in workspace: Workspace
-  ) throws {
+  /// Boots a guest with `load` running in it and sends it a first time.
+  init(_ image: GuestImage, _ size: GuestSize, load: [String], in workspace: Workspace) throws {
     var ends: [CInt] = [-1, -1]
     guard socketpair(AF_UNIX, CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0, &ends) == 0 else {
       throw BenchError("no socket for QEMU's migration: errno \(errno)")
@@ -35,14 +32,11 @@ final class MigrationRounds {
     machine = try PeerMachine(.boot(image), size, in: workspace)
     try AgentLink(path: machine.agentPath).execute(load)
     monitor = try machine.monitor()
-    var parameters: [String: Any] = ["downtime-limit": 1]
-    if hasCache { parameters["xbzrle-cache-size"] = size.ramMib << 20 }
-    try monitor.prepareMigration(capabilities: hasCache ? ["xbzrle"] : [], parameters: parameters)
+    try monitor.prepareMigration()
+    try monitor.execute("migrate-set-parameters", ["downtime-limit": 1])
     try monitor.execute("getfd", ["fdname": "stream"], passing: far)
     try monitor.execute("migrate", ["uri": "fd:stream"])
     while try rounds() < 2 { _ = try take(buffer.count) }
-    // The cache knows a page from its second sending on.
-    for _ in 0..<(hasCache ? 3 : 0) { _ = try round(seconds: 4) }
   }
 
   func end() { machine.end() }

@@ -46,15 +46,9 @@ final class MonitorClient {
   }
 
   /// Shows migrations by events, and lets nothing throttle them: QEMU's own limit is 128 MiB/s.
-  func prepareMigration(capabilities: [String] = [], parameters: [String: Any] = [:]) throws {
-    try execute(
-      "migrate-set-capabilities",
-      [
-        "capabilities": (["events"] + capabilities).map {
-          ["capability": $0, "state": true] as [String: Any]
-        }
-      ])
-    try execute("migrate-set-parameters", parameters.merging(["max-bandwidth": 1 << 40]) { $1 })
+  func prepareMigration() throws {
+    try execute("migrate-set-capabilities", ["capabilities": [["capability": "events", "state": true]]])
+    try execute("migrate-set-parameters", ["max-bandwidth": 1 << 40])
   }
 
   /// Lets the guest run. For a moment after a migration has completed QEMU refuses that.
