@@ -6,8 +6,16 @@ struct ReplicateBench {
   let snowfork: Snowfork
   let recorder: Recorder
   let quick: Bool
-  private static let writtenMib = 64
-  private static let megabytesASecond = 20
+
+  /// What a program in the guest does with 64 MiB of random bytes: to 4,883 random pages a second, which are 20 MB, ...
+  struct Load {
+    var name: String
+    /// ... it writes so many random words of 8 bytes each. A page has 512.
+    var wordsOfPage: Int
+
+    var command: [String] { ["sf-load", "scatter", "64", "4883", "\(wordsOfPage)"] }
+  }
+  static let loads = [Load(name: "writing", wordsOfPage: 8), Load(name: "renewing", wordsOfPage: 512)]
 
   private var sizes: [GuestSize] {
     [256, 1024, 4096].prefix(quick ? 2 : 3).map { GuestSize(ramMib: $0, inUseMib: 0) }
@@ -20,18 +28,22 @@ struct ReplicateBench {
       let watch = Stopwatch()
       try snowfork.replicate("dev", to: "h2", every: nil)
       try recorder.record("snowfork", "first_us", size, [watch.microseconds])
-      try single("idle", size)
-      if size.ramMib == 256 {
-        try rate("idle", size)
-        _ = try snowfork.execute(
-          on: "dev", ["sf-load", "update", "\(Self.writtenMib)", "\(Self.megabytesASecond)"])
-        try single("writing", size)
-        try rate("writing", size)
+      try measure("idle", size)
+      for load in Self.loads {
+        _ = try snowfork.execute(on: "dev", load.command)
+        // The memory that it fills at its begin.
+        _ = try snowfork.checkpoint("dev")
+        try measure(load.name, size)
+        _ = try snowfork.execute(on: "dev", ["killall", "sf-load"])
       }
       try snowfork.removeReplica("dev")
       try snowfork.destroy("dev")
     }
-    show()
+  }
+
+  private func measure(_ load: String, _ size: GuestSize) throws {
+    try single(load, size)
+    try rate(load, size)
   }
 
   private func single(_ load: String, _ size: GuestSize) throws {
@@ -46,7 +58,7 @@ struct ReplicateBench {
   private func rate(_ load: String, _ size: GuestSize) throws {
     try snowfork.replicate("dev", to: "h2", every: 0.02)
     var rates: [Double] = []
-    for _ in 0..<(quick ? 2 : 5) {
+    for _ in 0..<(quick ? 1 : 3) {
       let before = try snowfork.standbySequence("dev")
       let watch = Stopwatch()
       Thread.sleep(forTimeInterval: 4)
@@ -55,15 +67,6 @@ struct ReplicateBench {
     }
     try recorder.record("snowfork", "\(load)_checkpoints_per_s", size, rates)
     try snowfork.replicate("dev", to: "h2", every: nil)
-  }
-
-  private func show() {
-    for one in recorder.measurements {
-      say(
-        String(
-          format: "%5d MiB  %-24@ %12.0f  (%.0f … %.0f)", one.ramMib, one.figure as NSString, one.median,
-          one.min, one.max))
-    }
   }
 }
 

@@ -91,9 +91,10 @@ final class Snowfork: Sendable {
     return sent.reduce(0, +)
   }
 
-  func start(_ name: String, _ size: GuestSize, _ options: [String] = []) throws {
+  /// `image`: another than the one that all others are of.
+  func start(_ name: String, _ size: GuestSize, image other: String? = nil, _ options: [String] = []) throws {
     _ = try call(
-      ["vm", "start", name, "--image", image, "--memory", "\(size.ramMib)M", "--json"] + options)
+      ["vm", "start", name, "--image", other ?? image, "--memory", "\(size.ramMib)M", "--json"] + options)
     if size.inUseMib > 0 { _ = try execute(on: name, ["sf-load", "fill", "\(size.inUseMib)"]) }
   }
 

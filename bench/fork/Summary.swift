@@ -11,6 +11,16 @@ struct Summary {
     wanted()
   }
 
+  /// Every figure a line, for what has no table of its own.
+  static func list(_ recorder: Recorder) {
+    for one in recorder.measurements {
+      say(
+        String(
+          format: "%5d MiB  %-14@ %-36@ %12.*f  (%.*f … %.*f)", one.ramMib, one.system as NSString,
+          one.figure as NSString, one.digits, one.median, one.digits, one.min, one.digits, one.max))
+    }
+  }
+
   private func forks() {
     let figures = ["pause_us", "first_ready_us", "fork_us", "activate_us_max", "ticket_us", "command_us"]
     let rows = recorder.measurements.filter { $0.system == "snowfork" && $0.figure == "fork_us" }
@@ -110,3 +120,8 @@ struct Summary {
 func mark(_ isReached: Bool) -> String { isReached ? "reached    " : "NOT reached" }
 
 func milliseconds(_ microseconds: Double) -> String { String(format: "%.1f ms", microseconds / 1000) }
+
+extension Measurement {
+  /// Behind the point, in a table.
+  fileprivate var digits: Int { figure.hasSuffix("_ratio") ? 3 : figure.hasSuffix("_per_s") ? 1 : 0 }
+}

@@ -1,4 +1,5 @@
-// bench-fork --image DIR --programs DIR [--quick] [--only fork|busy|memory|slowdown|peers] [--hosts N [--lockstep|--disk|--avoidance|--replicate]]
+// bench-fork --image DIR --programs DIR [--quick] [--only fork|busy|memory|slowdown|peers] [--hosts N
+// [--lockstep|--disk|--avoidance|--replicate --rounds-image DIR]]; with --replicate --only checkpoints|rounds
 // Started by bench/fork/run, which makes the image. JSON lines on stdout; progress and the table on stderr.
 import BenchSupport
 import Foundation
@@ -33,7 +34,15 @@ func measure(hosts: Int, in workspace: Workspace) throws {
   workspace.beforeEnd { try? snowfork.labDown() }
   try snowfork.labUp(hosts: hosts)
   if isReplicate {
-    try ReplicateBench(snowfork: snowfork, recorder: recorder, quick: quick).run()
+    if only != "rounds" {
+      try ReplicateBench(snowfork: snowfork, recorder: recorder, quick: quick).run()
+    }
+    if only != "checkpoints", let image = value(of: "--rounds-image") {
+      try RoundsBench(
+        snowfork: snowfork, recorder: recorder, workspace: workspace, imageDirectory: image, quick: quick
+      ).run()
+    }
+    Summary.list(recorder)
   } else if isAvoidance {
     try AvoidanceBench(
       snowfork: snowfork, recorder: recorder, hosts: hosts, quick: quick, plot: value(of: "--plot")

@@ -62,7 +62,8 @@ extension Pager {
     MemtapError(.state, operation: "checkpoint", subject: order.snapshot, cause: cause)
   }
 
-  /// Pages of one step, between which faults are served.
+  /// Pages of one step, between which faults are served: of many runs, for a guest that writes here and there has no long
+  /// ones, and each step is a way to the family's thread and back.
   private static let step = 64
 
   private func write(
@@ -73,29 +74,47 @@ extension Pager {
     defer { bytes.deallocate() }
     nonisolated(unsafe) let (now, before) = (bytes, bytes + Self.step * Page.bytes)
     let thread = snapshot.thread
-    for run in candidates.runs {
-      for first in stride(from: run.lowerBound, to: run.upperBound, by: Self.step) {
-        let range = first..<min(first + Self.step, run.upperBound)
-        // Of a first checkpoint nobody misses what was free.
-        if base == nil, free.contains(contentsOf: range) { continue }
-        let isThere = thread.perform {
-          thread.peek(range, of: snapshot, into: now)
-            && (base.map { thread.peek(range, of: $0, into: before) } ?? true)
+    var ranges: [PageRange] = []
+    var count = 0
+    func step() throws {
+      let isThere = thread.perform { [ranges] in
+        var at = 0
+        for range in ranges {
+          guard thread.peek(range, of: snapshot, into: now + at),
+            base.map({ thread.peek(range, of: $0, into: before + at) }) ?? true
+          else { return false }
+          at += range.count * Page.bytes
         }
-        guard isThere else { throw refuse(order, "pages of it can not be read") }
-        for page in range {
-          let at = (page - first) * Page.bytes
-          if free.contains(page) {
-            // Free and not written since: zeros to the standby.
-            if base == nil || memcmp(now + at, before + at, Page.bytes) == 0 { continue }
-            free.remove(contentsOf: page..<page + 1)
-            try writer.add(page, now + at, base: nil)
-          } else {
-            try writer.add(page, now + at, base: base == nil ? nil : before + at)
-          }
+        return true
+      }
+      guard isThere else { throw refuse(order, "pages of it can not be read") }
+      for (index, page) in ranges.joined().enumerated() {
+        let at = index * Page.bytes
+        if free.contains(page) {
+          // Free and not written since: zeros to the standby.
+          if base == nil || memcmp(now + at, before + at, Page.bytes) == 0 { continue }
+          free.remove(contentsOf: page..<page + 1)
+          try writer.add(page, now + at, base: nil)
+        } else {
+          try writer.add(page, now + at, base: base == nil ? nil : before + at)
         }
       }
+      ranges.removeAll(keepingCapacity: true)
+      count = 0
     }
+    for run in candidates.runs {
+      var first = run.lowerBound
+      while first < run.upperBound {
+        let range = first..<min(first + Self.step - count, run.upperBound)
+        first = range.upperBound
+        // Of a first checkpoint nobody misses what was free.
+        if base == nil, free.contains(contentsOf: range) { continue }
+        ranges.append(range)
+        count += range.count
+        if count == Self.step { try step() }
+      }
+    }
+    try step()
   }
 }
 

@@ -158,7 +158,13 @@ extension Pager {
     var index = 0
     while index < log.numbers.count {
       index = try thread.perform { [index] in
-        Result { () throws(SystemError) in try log.apply(at: index, to: snapshot.cache, snapshot.states) }
+        Result { () throws(SystemError) in
+          var next = index
+          while next < min(index + 64, log.numbers.count) {
+            next = try log.apply(at: next, to: snapshot.cache, snapshot.states)
+          }
+          return next
+        }
       }.get()
     }
     try thread.perform {

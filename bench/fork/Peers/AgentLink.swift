@@ -12,7 +12,7 @@ final class AgentLink {
   private var decoder = FrameDecoder()
 
   /// Connects to the port's socket, which may not be there yet, says hello, and returns when the agent has answered.
-  init(path: String, timeoutSeconds: Double = 60) throws {
+  init(path: String, timeoutSeconds: Double = 240) throws {
     let deadline = ContinuousClock.now + .seconds(timeoutSeconds)
     var connection: OwnedDescriptor?
     while connection == nil {
@@ -41,16 +41,23 @@ final class AgentLink {
     return false
   }
 
-  /// Runs a command in the guest to its end. Throws if its status is not 0.
-  func execute(_ arguments: [String], timeoutSeconds: Double = 120) throws {
+  /// Runs a command in the guest to its end and gives what it printed. Throws if its status is not 0.
+  @discardableResult
+  func execute(_ arguments: [String], timeoutSeconds: Double = 120) throws -> String {
+    var (output, messages): ([UInt8], [UInt8]) = ([], [])
     let deadline = ContinuousClock.now + .seconds(timeoutSeconds)
     try send(.exec(.init(id: 1, arguments: arguments)), request: 1)
     while true {
       switch try receive(before: deadline) {
       case nil: throw Self.noAnswer
+      case .execOutput(id: 1, let stream, let bytes):
+        if stream == .output { output += bytes } else { messages += bytes }
       case .execExited(id: 1, let status):
-        guard status == 0 else { throw BenchError("\(arguments) ended with \(status) in the guest") }
-        return
+        guard status == 0 else {
+          throw BenchError(
+            "\(arguments) ended with \(status) in the guest: \(String(decoding: messages, as: UTF8.self))")
+        }
+        return String(decoding: output, as: UTF8.self)
       case .failed(_, let message): throw BenchError("\(arguments) did not start in the guest: \(message)")
       default: continue
       }

@@ -21,11 +21,15 @@ final class MonitorClient {
     try execute("qmp_capabilities")
   }
 
-  /// One command; events that come before its answer are dropped.
+  /// One command, with a descriptor for `getfd`; events that come before its answer are dropped.
   @discardableResult
-  func execute(_ command: String, _ arguments: [String: Any] = [:]) throws -> Any? {
+  func execute(_ command: String, _ arguments: [String: Any] = [:], passing: OwnedDescriptor? = nil) throws
+    -> Any?
+  {
     let request: [String: Any] = ["execute": command, "arguments": arguments]
-    try JSONSerialization.data(withJSONObject: request).withUnsafeBytes { try socket.writeFully($0) }
+    try JSONSerialization.data(withJSONObject: request).withUnsafeBytes {
+      try UnixSocket.send(socket, $0, descriptors: passing.map { [$0.raw] } ?? [])
+    }
     while true {
       let answer = try line()
       if let error = answer["error"] as? [String: Any] {

@@ -2,7 +2,8 @@
  *
  *   sf-load fill MIB     returns when MIB of memory hold random bytes; a child keeps them until the VM ends
  *   sf-load churn MIB    the same, and the child writes to a random page of them, and to the next, for ever
- *   sf-load update MIB RATE  the same, and the child adds 1 to each word in turn, RATE million bytes a second
+ *   sf-load scatter MIB PAGES WORDS  the same, and the child gives WORDS words of each of PAGES random pages a second
+ *                        new random values; with 512 words of 8 bytes that is all of a page
  *   sf-load store MIB FILE   a file of MIB of random bytes
  *   sf-load sum FILE     prints a sum over the file's words, in their order
  *   sf-load spin ROUNDS  works on a table of 256 KiB and prints the nanoseconds it took
@@ -23,14 +24,18 @@ static uint64_t xorshift(uint64_t *state) {
   return *state;
 }
 
-/* Counters that are brought up to date, one behind the other, a hundredth of a second's worth at a time. */
-static void update(uint64_t *memory, size_t words, uint64_t bytes_a_second) {
+/* Pages are written a hundredth of a second's worth at a time, at the times of the clock. */
+static void scatter(uint64_t *memory, size_t pages, size_t pages_a_second, size_t words) {
+  enum { page_words = 512 };
   struct timespec next;
+  uint64_t state = 88172645463325252u;
   clock_gettime(CLOCK_MONOTONIC, &next);
-  for (size_t word = 0;;) {
-    for (uint64_t left = bytes_a_second / 100 / sizeof *memory; left > 0; left--) {
-      memory[word]++;
-      word = word + 1 == words ? 0 : word + 1;
+  for (size_t tick = 1;; tick++) {
+    size_t due = tick * pages_a_second / 100 - (tick - 1) * pages_a_second / 100;
+    for (; due > 0; due--) {
+      uint64_t *page = memory + xorshift(&state) % pages * page_words;
+      for (size_t word = 0; word < words; word++)
+        page[words == page_words ? word : xorshift(&state) % page_words] = xorshift(&state);
     }
     next.tv_nsec += 10000000;
     if (next.tv_nsec >= 1000000000) {
@@ -41,7 +46,7 @@ static void update(uint64_t *memory, size_t words, uint64_t bytes_a_second) {
   }
 }
 
-static int fill(size_t mebibytes, int churn, uint64_t update_rate) {
+static int fill(size_t mebibytes, int churn, size_t pages_a_second, size_t words) {
   int ready[2];
   if (pipe(ready) != 0) return 1;
   pid_t child = fork();
@@ -60,7 +65,7 @@ static int fill(size_t mebibytes, int churn, uint64_t update_rate) {
   uint64_t state = 0x9E3779B97F4A7C15u;
   for (size_t word = 0; word < bytes / sizeof *memory; word++) memory[word] = xorshift(&state);
   if (write(ready[1], "", 1) != 1) return 1;
-  if (update_rate > 0) update(memory, bytes / sizeof *memory, update_rate);
+  if (pages_a_second > 0) scatter(memory, bytes / 4096, pages_a_second, words);
   while (!churn) pause();
   for (;;) memory[xorshift(&state) % (bytes / sizeof *memory)]++;
 }
@@ -106,14 +111,14 @@ static int sum(const char *path) {
 }
 
 int main(int count, char **arguments) {
-  if (count == 3 && strcmp(arguments[1], "fill") == 0) return fill(strtoul(arguments[2], NULL, 10), 0, 0);
-  if (count == 3 && strcmp(arguments[1], "churn") == 0) return fill(strtoul(arguments[2], NULL, 10), 1, 0);
-  if (count == 4 && strcmp(arguments[1], "update") == 0)
-    return fill(strtoul(arguments[2], NULL, 10), 0, strtoull(arguments[3], NULL, 10) * 1000000);
+  if (count == 3 && strcmp(arguments[1], "fill") == 0) return fill(strtoul(arguments[2], NULL, 10), 0, 0, 0);
+  if (count == 3 && strcmp(arguments[1], "churn") == 0) return fill(strtoul(arguments[2], NULL, 10), 1, 0, 0);
+  if (count == 5 && strcmp(arguments[1], "scatter") == 0)
+    return fill(strtoul(arguments[2], NULL, 10), 0, strtoul(arguments[3], NULL, 10), strtoul(arguments[4], NULL, 10));
   if (count == 3 && strcmp(arguments[1], "spin") == 0) return spin(strtoull(arguments[2], NULL, 10));
   if (count == 4 && strcmp(arguments[1], "store") == 0) return store(strtoul(arguments[2], NULL, 10), arguments[3]);
   if (count == 3 && strcmp(arguments[1], "sum") == 0) return sum(arguments[2]);
-  fputs("use: sf-load fill|churn MIB | sf-load update MIB RATE | sf-load store MIB FILE | sf-load sum FILE |"
+  fputs("use: sf-load fill|churn MIB | sf-load scatter MIB PAGES WORDS | sf-load store MIB FILE | sf-load sum FILE |"
         " sf-load spin ROUNDS\n",
         stderr);
   return 2;
