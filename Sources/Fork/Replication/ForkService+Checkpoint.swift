@@ -1,3 +1,4 @@
+import CloneDisk
 import Foundation
 import GRPCCore
 import LinuxSystem
@@ -95,6 +96,8 @@ extension ForkService {
     let id = point.snapshot.id
     // It is the replication's, and nobody else's: nothing of it is described or listed.
     snapshots[id] = nil
+    layersInCheckpoint[name] = Set((point.snapshot.disks ?? []).flatMap(\.layers).map(\.id))
+    defer { layersInCheckpoint[name] = nil }
     guests[name]?.forkPoints?.remove(id)
     guard let record = replications[name], let guest = guests[name]?.record else {
       await release(id)
@@ -106,14 +109,16 @@ extension ForkService {
         name: name, image: guest.image, memoryBytes: guest.memoryBytes, vcpus: guest.vcpus,
         commandLine: guest.commandLine, compatibility: hypervisor.compatibility,
         cpuLimitPercent: guest.cpuLimitPercent, takenUnix: Self.unixNow(), network: guest.network,
-        nextNumber: guest.network.flatMap { familyNumbers[$0.family.id]?.next }, traits: guest.traits)
+        nextNumber: guest.network.flatMap { familyNumbers[$0.family.id]?.next },
+        diskBytes: point.snapshot.disks?.map(\.virtualBytes), traits: guest.traits)
       let (header, pages) = try await write(point, machine, sequence: sequence, record)
       guard replications[name]?.replica == record.replica else { throw CancellationError() }
       replications[name]?.takenSequence = sequence
       replications[name]?.pending = .init(
         sequence: sequence, snapshot: id, base: Int64(header.base),
         baseDigest: Self.hexadecimal(header.baseDigest), digest: Self.hexadecimal(header.digest),
-        totalBytes: Int64(header.totalBytes), takenUnix: machine.takenUnix)
+        totalBytes: Int64(header.totalBytes), takenUnix: machine.takenUnix,
+        disks: point.snapshot.disks?.compactMap(\.layers.first?.id))
       await saveReplication(name)
       return CheckpointOutcome(
         name: name, host: record.host, sequence: sequence,
@@ -127,23 +132,28 @@ extension ForkService {
   private func write(
     _ point: ForkPoint, _ machine: ReplicaMachine, sequence: Int64, _ record: ReplicationRecord
   ) async throws -> (CheckpointHeader, CheckpointPages) {
-    do {
-      return try await write(point, machine, sequence: sequence, record, isFull: record.base == nil)
-    } catch let error as MemtapError where record.base != nil && error.code != .outOfMemory {
-      // The snapshot of the last one was lost: all of the VM is sent instead.
-      self.log.notice("a full checkpoint of \(record.name): \(error)")
-      return try await write(point, machine, sequence: sequence, record, isFull: true)
+    if record.base != nil, let changes = Self.changes(of: point.snapshot, since: record.baseDisks) {
+      do {
+        return try await write(point, machine, sequence: sequence, record, isFull: false, disks: changes)
+      } catch let error as MemtapError where error.code != .outOfMemory {
+        // The snapshot of the last one was lost: all of the VM is sent instead.
+        self.log.notice("a full checkpoint of \(record.name): \(error)")
+      }
     }
+    return try await write(
+      point, machine, sequence: sequence, record, isFull: true, disks: point.snapshot.disks ?? [])
   }
 
   private func write(
-    _ point: ForkPoint, _ machine: ReplicaMachine, sequence: Int64, _ record: ReplicationRecord, isFull: Bool
+    _ point: ForkPoint, _ machine: ReplicaMachine, sequence: Int64, _ record: ReplicationRecord, isFull: Bool,
+    disks points: [DiskPoint]
   ) async throws -> (CheckpointHeader, CheckpointPages) {
     let directory = configuration.outgoingDirectory(record.replica)
     let path = Configuration.checkpointFile(directory, sequence)
     let id = point.snapshot.id
     let (client, kernel, deviceState) = (memtap, point.kernel, point.deviceState)
     let metadata = try Array(JSONEncoder().encode(machine))
+    let store = disks.store
     let (file, parts) = try await workers.run {
       try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
       let state = try AnonymousFile.contents(deviceState)
@@ -156,7 +166,9 @@ extension ForkService {
       let made = try CheckpointFile.create(
         path, metadata: metadata, deviceState: StateDelta.encode(state, on: before))
       try Data(state).write(to: URL(fileURLWithPath: Configuration.stateFile(directory, sequence)))
-      return (Held(made.file), [made.metadata, made.deviceState])
+      let disks = try Self.write(
+        points, of: store, to: path, scratch: isFull ? Configuration.scratchFile(directory) : nil)
+      return (Held(made.file), [made.metadata, made.deviceState, disks])
     }
     let order = CheckpointOrder(
       snapshot: id, base: isFull ? nil : record.base, path: path, kernel: isFull ? kernel : nil)
@@ -165,7 +177,7 @@ extension ForkService {
       replica: bytes(ofHexadecimal: record.replica), sequence: UInt64(sequence),
       base: isFull ? 0 : UInt64(record.sequence),
       baseDigest: isFull ? CheckpointHeader.noDigest : bytes(ofHexadecimal: record.digest),
-      ramBytes: UInt64(machine.memoryBytes), metadata: parts[0], deviceState: parts[1],
+      ramBytes: UInt64(machine.memoryBytes), metadata: parts[0], deviceState: parts[1], disks: parts[2],
       pages: .init(offset: pages.offset, length: pages.length, digest: pages.digest))
     try await workers.run { try file.value.seal(header) }
     return (header, pages)
@@ -244,6 +256,7 @@ extension ForkService {
     replications[name]?.sequence = pending.sequence
     replications[name]?.digest = pending.digest
     replications[name]?.base = pending.snapshot
+    replications[name]?.baseDisks = pending.disks
     replications[name]?.checkpointUnix = pending.takenUnix
     replications[name]?.pending = nil
     replications[name]?.reason = nil

@@ -1,3 +1,4 @@
+import CloneDisk
 import CloneNetwork
 import Foundation
 import Hypervisor
@@ -52,11 +53,14 @@ extension ForkService {
       throw ForkError(
         .refused, "\(what): host \(configuration.hostName) has \(byteText(available)) free. End a VM first.")
     }
-    let record = try await makeRecord(target, machine, standby, isNew: !newName.isEmpty)
+    try await finishDisks(of: standby)
+    let disks = try await makeDisks(of: standby, machine, what: what)
+    let record = try await makeRecord(target, machine, standby, disks: disks, isNew: !newName.isEmpty)
     do {
       return try await run(record, standby, machine, deviceState: state)
     } catch {
       await discard(target)
+      await removeLayers(disks?.map { DiskPoint(virtualBytes: $0.virtualBytes, layers: $0.base) })
       standbys[standby.replica] = standby
       await saveStandby(standby.replica)
       throw ForkError.wrap(what, error)
@@ -90,7 +94,7 @@ extension ForkService {
   }
 
   private func makeRecord(
-    _ target: String, _ machine: ReplicaMachine, _ standby: StandbyRecord, isNew: Bool
+    _ target: String, _ machine: ReplicaMachine, _ standby: StandbyRecord, disks: [VMDisk]?, isNew: Bool
   ) async throws -> VMRecord {
     let record = VMRecord(
       name: target, uuid: UUID().uuidString.lowercased(), role: .slot, state: .starting, vmid: 0,
@@ -98,7 +102,8 @@ extension ForkService {
       vcpus: machine.vcpus, commandLine: machine.commandLine,
       generationID: UUID().uuidString.lowercased(), shimToken: Self.randomHex(32),
       epoch: Int64.random(in: 1...Int64.max), cpuLimitPercent: machine.cpuLimitPercent,
-      createdUnix: Self.unixNow(), network: await card(of: machine, for: target, isNew: isNew),
+      createdUnix: Self.unixNow(), disks: disks,
+      network: await card(of: machine, for: target, isNew: isNew),
       traits: machine.traits)
     guests[target] = Guest(record: record)
     standbys[standby.replica]?.state = .activating

@@ -147,6 +147,7 @@ final class Store: Sendable {
       }
     }
     migrator.registerMigration("replicas") { try makeReplicaTables($0) }
+    migrator.registerMigration("disks of replicas") { try addDisksOfReplications($0) }
     return migrator
   }
 }
