@@ -60,7 +60,11 @@ import Testing
       last = first + bytes.count / 4096
       blocks += bytes.count / 4096
       for (index, byte) in bytes.enumerated() {
-        if first * 4096 + index < contents.count { contents[first * 4096 + index] = byte } else { #expect(byte == 0) }
+        if first * 4096 + index < contents.count {
+          contents[first * 4096 + index] = byte
+        } else {
+          #expect(byte == 0)
+        }
       }
     } zeros: { range in
       #expect(range.lowerBound >= lastZero)
@@ -109,14 +113,16 @@ import Testing
     #expect(found.prefix(bytes.count) == bytes[...] && found.dropFirst(bytes.count).allSatisfy { $0 == 0 })
     let layers = try Self.layers(host, from: [base])
     let right = try Self.right(layers, host)
-    #expect(try Self.read(layers, host, over: empty, isWhole: true).contents.prefix(right.count) == right[...])
+    #expect(
+      try Self.read(layers, host, over: empty, isWhole: true).contents.prefix(right.count) == right[...])
   }
 
   /// A guest that writes a qcow2 file's head to its disk has a raw disk all the same.
   @Test func aSharedFileIsRaw() throws {
     let host = try DiskHost("h1")
     let path = host.directory + "/standby"
-    let bytes = [UInt8]("QFI\u{fb}".unicodeScalars.map { UInt8($0.value) }) + [UInt8](repeating: 3, count: 508)
+    let bytes =
+      [UInt8]("QFI\u{fb}".unicodeScalars.map { UInt8($0.value) }) + [UInt8](repeating: 3, count: 508)
     try Data(bytes).write(to: URL(fileURLWithPath: path))
     #expect(!LayerStore.isShared(path))
     let layer = try host.disks.store.share(path, host: "h1")

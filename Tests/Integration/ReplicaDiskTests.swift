@@ -36,7 +36,9 @@ struct ReplicaDiskTests {
 
   /// Writes 4 MiB of chance from that MiB on, and answers what the first 24 MiB are.
   private func scribble(_ name: String, first: Int) throws -> String {
-    _ = try sh(name, "dd if=/dev/urandom of=/dev/vda bs=64k seek=\(first * 16) count=64 conv=notrunc,fsync 2>/dev/null")
+    _ = try sh(
+      name, "dd if=/dev/urandom of=/dev/vda bs=64k seek=\(first * 16) count=64 conv=notrunc,fsync 2>/dev/null"
+    )
     return try sum(name)
   }
 
@@ -50,7 +52,9 @@ struct ReplicaDiskTests {
     #expect(found == right, "\(name)")
   }
 
-  @Test("A checkpoint sends what was written to the disk since the last one, and the standby's is what the VM's was")
+  @Test(
+    "A checkpoint sends what was written to the disk since the last one, and the standby's is what the VM's was"
+  )
   func changes() throws {
     try host.device("dev", disk: "256M", options: ["--no-network"])
     defer { _ = try? host.sfctl("vm", "destroy", "dev") }
@@ -148,12 +152,14 @@ struct ReplicaDiskTests {
     // On its own, h2 has the last whole one.
     let activated = try host.on("h2", "replica", "activate", "cut", "--as", "early")
     try #require(activated.status == 0, "\(activated.error)\n\(host.daemonLog.suffix(3000))")
-    let read = try host.on("h2", "exec", "early", "--", "sh", "-c", "dd if=/dev/vda bs=1M count=24 2>/dev/null | md5sum")
+    let read = try host.on(
+      "h2", "exec", "early", "--", "sh", "-c", "dd if=/dev/vda bs=1M count=24 2>/dev/null | md5sum")
     #expect(read.text == old)
     _ = try host.on("h2", "vm", "destroy", "early")
     _ = try host.sfctl("lab", "mend", "h2")
     _ = try checkpoint.wait(seconds: 120)
-    #expect(eventually(seconds: 90) { (try? self.checkpoint("cut")) != nil }, "\(host.daemonLog.suffix(3000))")
+    #expect(
+      eventually(seconds: 90) { (try? self.checkpoint("cut")) != nil }, "\(host.daemonLog.suffix(3000))")
     try withTwin(of: "cut") { twin in try expect(twin, new) }
   }
 
@@ -178,7 +184,8 @@ struct ReplicaDiskTests {
     }
   }
 
-  @Test("Clones of a standby have its disk, each its own; later checkpoints wait for them, and are then applied")
+  @Test(
+    "Clones of a standby have its disk, each its own; later checkpoints wait for them, and are then applied")
   func clonesOfAStandby() throws {
     try host.device("stand", disk: "128M", options: ["--no-network"])
     defer { _ = try? host.sfctl("vm", "destroy", "stand") }
@@ -231,7 +238,9 @@ struct LostDiskTests {
 
   init() throws { host = try #require(TestHost.here) }
 
-  @Test("A root file system on a disk goes on at the standby: files are as memory says, and whole; then it is replicated")
+  @Test(
+    "A root file system on a disk goes on at the standby: files are as memory says, and whole; then it is replicated"
+  )
   func takesItsPlace() throws {
     try host.device(image: "debian-disk", memory: "192M")
     // The loop's number is in its memory, in a file of memory, and synced to the disk.
@@ -240,7 +249,8 @@ struct LostDiskTests {
       "(i=0; while :; do i=$((i+1)); echo $i >/run/n; echo $i >/root/n.new; sync /root/n.new; mv /root/n.new /root/n; done) >/dev/null 2>&1 & echo $! >/run/loop"
     )
     let kept = try host.inside(
-      "dev", "sh", "-c", "dd if=/dev/urandom of=/root/kept bs=1M count=12 2>/dev/null; sync; md5sum /root/kept")
+      "dev", "sh", "-c",
+      "dd if=/dev/urandom of=/root/kept bs=1M count=12 2>/dev/null; sync; md5sum /root/kept")
     let first = try host.start(["replicate", "dev", "--to", "h2", "--every", "0.5"]).wait(seconds: 180)
     try #require(first.status == 0, "\(first.error)\n\(host.daemonLog.suffix(3000))")
     #expect(
@@ -265,7 +275,8 @@ struct LostDiskTests {
     let later = try sh("sleep 1; cat /root/n")
     #expect(Int(later.dropLast()) ?? 0 > numbers[1])
     let checked = try sh(
-      "kill $(cat /run/loop); fsfreeze -f /; e2fsck -fn -E no_optimize_extents /dev/vda 2>&1; s=$?; fsfreeze -u /; exit $s")
+      "kill $(cat /run/loop); fsfreeze -f /; e2fsck -fn -E no_optimize_extents /dev/vda 2>&1; s=$?; fsfreeze -u /; exit $s"
+    )
     #expect(checked.contains("Pass 5"), "\(checked)")
     #expect(eventually(seconds: 30) { (try? host.vm("dev"))?.host == "h2" })
     let back = try host.on("h2", "replicate", "dev", "--to", "h1")
@@ -273,7 +284,8 @@ struct LostDiskTests {
     #expect(try sh("md5sum /root/kept") == kept)
     let twin = try host.on("h1", "replica", "activate", "dev", "--as", "back")
     try #require(twin.status == 0, "\(twin.error)\n\(host.daemonLog.suffix(3000))")
-    let there = try host.on("h1", "exec", "back", "--", "sh", "-c", "echo 3 >/proc/sys/vm/drop_caches; md5sum /root/kept")
+    let there = try host.on(
+      "h1", "exec", "back", "--", "sh", "-c", "echo 3 >/proc/sys/vm/drop_caches; md5sum /root/kept")
     #expect(there.text == kept)
     _ = try host.on("h1", "vm", "destroy", "back")
   }

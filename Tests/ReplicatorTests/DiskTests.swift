@@ -11,7 +11,9 @@ import Testing
   /// A directory of its own, which is removed afterwards.
   private final class Place {
     let directory = NSTemporaryDirectory() + "disks-\(UInt64.random(in: 0 ... .max))"
-    init() throws { try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true) }
+    init() throws {
+      try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+    }
     deinit { try? FileManager.default.removeItem(atPath: directory) }
     var checkpoint: String { directory + "/checkpoint" }
     func disk(_ index: Int) -> String { directory + "/disk-\(index)" }

@@ -68,7 +68,8 @@ extension ForkService {
   /// Before the pager is given a checkpoint that was verified: what its disks need is there when this returns, and they are
   /// as they were. Those of a full one are made. Blocks.
   static func prepareDisks(
-    of file: CheckpointFile, _ header: CheckpointHeader, at path: String, in directory: String, snapshot: String
+    of file: CheckpointFile, _ header: CheckpointHeader, at path: String, in directory: String,
+    snapshot: String
   ) throws {
     let disks = try file.disks(header)
     if disks.isEmpty { return }
@@ -134,7 +135,8 @@ extension ForkService {
   }
 
   /// The disks of a VM that goes on from a standby.
-  func makeDisks(of standby: StandbyRecord, _ machine: ReplicaMachine, what: String) async throws -> [VMDisk]? {
+  func makeDisks(of standby: StandbyRecord, _ machine: ReplicaMachine, what: String) async throws -> [VMDisk]?
+  {
     guard let points = try await shareDisks(of: standby, machine) else { return nil }
     let files = try await emptyFiles(points.map(\.virtualBytes), for: what)
     return zip(points, files).map {
