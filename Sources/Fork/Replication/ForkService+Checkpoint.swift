@@ -14,6 +14,8 @@ extension ForkService {
     var sequence: Int64
     var pauseMicroseconds: UInt64 = 0
     var dirtyPages: UInt64 = 0
+    /// Of what goes, those of disks.
+    var diskBytes: UInt64 = 0
     var bytesSent: UInt64 = 0
     var totalMicroseconds: UInt64 = 0
   }
@@ -35,7 +37,7 @@ extension ForkService {
       if replications[name]?.pending != nil { _ = try await transfer(name) }
       // The second is a full one: what the first would have changed is not there any more.
       for _ in 0..<2 {
-        var outcome = try await make(name)
+        var outcome = try await makeWhole(name)
         guard let sent = try await transfer(name) else { continue }
         outcome.bytesSent = sent
         outcome.totalMicroseconds = monotonicMicroseconds() - begin
@@ -88,6 +90,15 @@ extension ForkService {
 
   // MARK: Making
 
+  /// Without what the last one was made of, all of the VM goes.
+  private func makeWhole(_ name: String) async throws -> CheckpointOutcome {
+    let isChange = replications[name]?.base != nil
+    do { return try await make(name) } catch {
+      guard isChange, let record = replications[name], record.base == nil else { throw error }
+      return try await make(name)
+    }
+  }
+
   /// Freezes the VM and writes the checkpoint down; it is pending then.
   private func make(_ name: String) async throws -> CheckpointOutcome {
     var log = PhaseLog()
@@ -96,7 +107,12 @@ extension ForkService {
     let id = point.snapshot.id
     // It is the replication's, and nobody else's: nothing of it is described or listed.
     snapshots[id] = nil
-    layersInCheckpoint[name] = Set((point.snapshot.disks ?? []).flatMap(\.layers).map(\.id))
+    let changes = replications[name].flatMap { record in
+      record.base == nil ? nil : Self.changes(of: point.snapshot, since: record.baseDisks)
+    }
+    let isFull = changes == nil
+    let disks = changes ?? point.snapshot.disks ?? []
+    layersInCheckpoint[name] = Set(disks.flatMap(\.layers).map(\.id))
     defer { layersInCheckpoint[name] = nil }
     guests[name]?.forkPoints?.remove(id)
     guard let record = replications[name], let guest = guests[name]?.record else {
@@ -111,7 +127,8 @@ extension ForkService {
         cpuLimitPercent: guest.cpuLimitPercent, takenUnix: Self.unixNow(), network: guest.network,
         nextNumber: guest.network.flatMap { familyNumbers[$0.family.id]?.next },
         diskBytes: point.snapshot.disks?.map(\.virtualBytes), traits: guest.traits)
-      let (header, pages) = try await write(point, machine, sequence: sequence, record)
+      let (header, pages) = try await write(
+        point, machine, sequence: sequence, record, isFull: isFull, disks: disks)
       guard replications[name]?.replica == record.replica else { throw CancellationError() }
       replications[name]?.takenSequence = sequence
       replications[name]?.pending = .init(
@@ -122,26 +139,17 @@ extension ForkService {
       await saveReplication(name)
       return CheckpointOutcome(
         name: name, host: record.host, sequence: sequence,
-        pauseMicroseconds: UInt64(point.snapshot.pauseMicroseconds), dirtyPages: UInt64(pages.dirtyPages))
+        pauseMicroseconds: UInt64(point.snapshot.pauseMicroseconds), dirtyPages: UInt64(pages.dirtyPages),
+        diskBytes: header.disks.length)
     } catch {
       await release(id)
+      if !isFull, let error = error as? MemtapError, error.code != .outOfMemory {
+        // The snapshot of the last one was lost: the next is a full one.
+        self.log.notice("the next checkpoint of \(name) is a full one: \(error)")
+        await dropBase(of: name)
+      }
       throw error
     }
-  }
-
-  private func write(
-    _ point: ForkPoint, _ machine: ReplicaMachine, sequence: Int64, _ record: ReplicationRecord
-  ) async throws -> (CheckpointHeader, CheckpointPages) {
-    if record.base != nil, let changes = Self.changes(of: point.snapshot, since: record.baseDisks) {
-      do {
-        return try await write(point, machine, sequence: sequence, record, isFull: false, disks: changes)
-      } catch let error as MemtapError where error.code != .outOfMemory {
-        // The snapshot of the last one was lost: all of the VM is sent instead.
-        self.log.notice("a full checkpoint of \(record.name): \(error)")
-      }
-    }
-    return try await write(
-      point, machine, sequence: sequence, record, isFull: true, disks: point.snapshot.disks ?? [])
   }
 
   private func write(
@@ -266,6 +274,13 @@ extension ForkService {
     unlink(Configuration.checkpointFile(directory, pending.sequence))
     for file in (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
     where file != "state-\(pending.sequence)" { unlink("\(directory)/\(file)") }
+  }
+
+  private func dropBase(of name: String) async {
+    guard let base = replications[name]?.base else { return }
+    replications[name]?.base = nil
+    await saveReplication(name)
+    await release(base)
   }
 
   private func dropPending(of name: String, base isLost: Bool) async {
