@@ -99,6 +99,20 @@ public final class LayerStore: Sendable {
     return (DiskLayer(id: id, format: format, host: host), image.virtualSize)
   }
 
+  /// A raw file of this host as a layer: while it has that name, and until the layer is removed, nobody may write it. What
+  /// is on another file system is copied.
+  public func share(_ path: String, host: String) throws -> DiskLayer {
+    let id = DiskLayer.newID()
+    try keep(path, as: layerPath(id))
+    return DiskLayer(id: id, format: .raw, host: host)
+  }
+
+  /// Whether a layer is what `share` made of that file.
+  public static func isShared(_ path: String) -> Bool {
+    var status = stat()
+    return stat(path, &status) == 0 && status.st_nlink > 1
+  }
+
   /// By another name for the same file; on another file system by a copy.
   private func keep(_ path: String, as layer: String) throws {
     if link(path, layer) == 0 { return }

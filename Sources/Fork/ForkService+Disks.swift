@@ -58,7 +58,7 @@ extension ForkService {
   }
 
   /// Files of these sizes for a VM to write.
-  private func emptyFiles(_ sizes: [UInt64], for what: String) async throws -> [String] {
+  func emptyFiles(_ sizes: [UInt64], for what: String) async throws -> [String] {
     let (store, host) = (disks.store, await cluster.host)
     return try await workers.run {
       do {

@@ -201,18 +201,19 @@ extension ForkService {
   }
 
   /// Layers that the storage daemon reads, or may be asked to.
-  private var layersRead: Set<String> {
+  var layersRead: Set<String> {
     let points = snapshots.values.flatMap { $0.disks ?? [] }.flatMap(\.layers)
     let own = guests.values.filter(\.hasDisksHere).flatMap { $0.record.disks ?? [] }.flatMap(\.base)
     return Set((points + own).map(\.id))
   }
 
-  /// Layers that clones, snapshots or other hosts read.
-  private func layersShared(besides name: String) -> Set<String> {
+  /// Layers that clones, snapshots, checkpoints or other hosts read.
+  func layersShared(besides name: String) -> Set<String> {
     let points = snapshots.values.flatMap { $0.disks ?? [] }.flatMap(\.layers).map(\.id)
     let others = guests.values.filter { $0.record.name != name && $0.hasDisksHere }
       .flatMap { $0.record.disks ?? [] }.flatMap(\.layerIDs)
     return Set(points + others).union(layersWanted.values.flatMap(\.ids)).union(disks.store.served)
+      .union(layersInReplication)
   }
 }
 

@@ -80,6 +80,8 @@ actor ForkService {
   var endedReplicas: [String: Set<String>] = [:]
   /// Standbys on this host of others' VMs, by replica.
   var standbys: [String: StandbyRecord] = [:]
+  /// Layers that a checkpoint is being made of, by VM.
+  var layersInCheckpoint: [String: Set<String>] = [:]
   /// VMs whose standbys are being cloned.
   var standbysCloned: Set<String> = []
   /// They apply what waits for a standby, by replica.

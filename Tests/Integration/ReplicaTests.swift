@@ -197,10 +197,6 @@ struct ReplicaTests {
     #expect(try host.sfctl("checkpoint", "dev").status == 4)
     #expect(try host.sfctl("replica", "activate", "dev").status == 3)
     #expect(try host.sfctl("replica", "rm", "dev").status == 3)
-    try host.device("disky", disk: "64M", options: ["--no-network"])
-    defer { _ = try? host.sfctl("vm", "destroy", "disky") }
-    let refused = try host.sfctl("replicate", "disky", "--to", "h2")
-    #expect(refused.status == 4 && refused.error.contains("it has disks"), "\(refused.error)")
   }
 }
 

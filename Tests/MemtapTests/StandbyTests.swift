@@ -36,13 +36,14 @@ import Testing
       try vm.resume()
       let path = "\(directory)/\(snapshot)"
       let made = try CheckpointFile.create(path, metadata: [], deviceState: [])
+      let disks = try DisksWriter(PartWriter(appendingTo: path)).finish()
       let pages = try harness.client.checkpoint(
         CheckpointOrder(snapshot: snapshot, base: base, path: path, kernel: nil))
       let header = CheckpointHeader(
         replica: Array(repeating: 1, count: 16), sequence: next, base: base == nil ? 0 : sequence,
         baseDigest: base == nil ? CheckpointHeader.noDigest : digest,
         ramBytes: UInt64(vm.pages) * 4096, metadata: made.metadata, deviceState: made.deviceState,
-        pages: .init(offset: pages.offset, length: pages.length, digest: pages.digest))
+        disks: disks, pages: .init(offset: pages.offset, length: pages.length, digest: pages.digest))
       try made.file.seal(header)
       return (path, header, snapshot, model)
     }

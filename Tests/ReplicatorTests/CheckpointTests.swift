@@ -147,6 +147,9 @@ import Testing
     let state = [UInt8](repeating: 7, count: 5000)
     let made = try CheckpointFile.create(
       path, metadata: Array("{\"name\":\"dev\"}".utf8), deviceState: StateDelta.encode(state, on: nil))
+    let disk = DisksWriter(try PartWriter(appendingTo: path))
+    try disk.add(diskBytes: 8192) { try $0.replace(1, with: state) }
+    let disks = try disk.finish()
     let part = try PartWriter(appendingTo: path)
     let (bytes, _) = try write(memories, isFull: false)
     try bytes.withUnsafeBytes { try part.write($0) }
@@ -155,7 +158,7 @@ import Testing
       CheckpointHeader(
         replica: Array(0..<16), sequence: 7, base: 6, baseDigest: Array(repeating: 9, count: 32),
         ramBytes: UInt64(pageCount * Page.bytes), metadata: made.metadata, deviceState: made.deviceState,
-        pages: pages))
+        disks: disks, pages: pages))
     try body(path)
   }
 
@@ -164,7 +167,7 @@ import Testing
       let file = try CheckpointFile.open(path)
       let header = try file.verify()
       #expect(header.sequence == 7 && header.base == 6 && !header.isFull && header.replica == Array(0..<16))
-      #expect(header.digest == Array(try Data(contentsOf: URL(fileURLWithPath: path))[256..<288]))
+      #expect(header.digest == Array(try Data(contentsOf: URL(fileURLWithPath: path))[288..<320]))
       #expect(try file.contents(of: header.metadata) == Array("{\"name\":\"dev\"}".utf8))
       let state = try StateDelta.decode(try file.contents(of: header.deviceState), on: nil)
       #expect(state == [UInt8](repeating: 7, count: 5000))
@@ -178,7 +181,7 @@ import Testing
       switch seed % 4 {
       case 0: bytes.removeLast(Int(1 + random.next() % UInt64(bytes.count - 1)))
       case 1: bytes.append(UInt8(truncatingIfNeeded: random.next()))
-      case 2: bytes[Int(random.next() % 288)] ^= 1 << UInt8(random.next() % 8)
+      case 2: bytes[Int(random.next() % 320)] ^= 1 << UInt8(random.next() % 8)
       default: bytes[Int(random.next() % UInt64(bytes.count))] ^= 1 << UInt8(random.next() % 8)
       }
       try Data(bytes).write(to: URL(fileURLWithPath: path))

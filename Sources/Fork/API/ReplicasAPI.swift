@@ -32,6 +32,7 @@ struct ReplicasAPI: Snowfork_V1_Replicas.SimpleServiceProtocol {
         $0.pauseUs = outcome.pauseMicroseconds
         $0.dirtyPages = outcome.dirtyPages
         $0.bytesSent = outcome.bytesSent
+        $0.diskBytes = outcome.diskBytes
         $0.totalUs = outcome.totalMicroseconds
       }
     }

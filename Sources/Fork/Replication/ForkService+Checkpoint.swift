@@ -1,3 +1,4 @@
+import CloneDisk
 import Foundation
 import GRPCCore
 import LinuxSystem
@@ -14,6 +15,8 @@ extension ForkService {
     var sequence: Int64
     var pauseMicroseconds: UInt64 = 0
     var dirtyPages: UInt64 = 0
+    /// Of what goes, those of disks.
+    var diskBytes: UInt64 = 0
     var bytesSent: UInt64 = 0
     var totalMicroseconds: UInt64 = 0
   }
@@ -40,7 +43,7 @@ extension ForkService {
       if replications[name]?.pending != nil { _ = try await transfer(name) }
       // The second is a full one: what the first would have changed is not there any more.
       for _ in 0..<2 {
-        var outcome = try await make(name)
+        var outcome = try await makeWhole(name)
         guard let sent = try await transfer(name) else { continue }
         outcome.bytesSent = sent
         outcome.totalMicroseconds = monotonicMicroseconds() - begin
@@ -93,6 +96,15 @@ extension ForkService {
 
   // MARK: Making
 
+  /// Without what the last one was made of, all of the VM goes.
+  private func makeWhole(_ name: String) async throws -> CheckpointOutcome {
+    let isChange = replications[name]?.base != nil
+    do { return try await make(name) } catch {
+      guard isChange, let record = replications[name], record.base == nil else { throw error }
+      return try await make(name)
+    }
+  }
+
   /// Freezes the VM and writes the checkpoint down; it is pending then.
   private func make(_ name: String) async throws -> CheckpointOutcome {
     var log = PhaseLog()
@@ -101,6 +113,13 @@ extension ForkService {
     let id = point.snapshot.id
     // It is the replication's, and nobody else's: nothing of it is described or listed.
     snapshots[id] = nil
+    let changes = replications[name].flatMap { record in
+      record.base == nil ? nil : Self.changes(of: point.snapshot, since: record.baseDisks)
+    }
+    let isFull = changes == nil
+    let disks = changes ?? point.snapshot.disks ?? []
+    layersInCheckpoint[name] = Set(disks.flatMap(\.layers).map(\.id))
+    defer { layersInCheckpoint[name] = nil }
     guests[name]?.forkPoints?.remove(id)
     guard let record = replications[name], let guest = guests[name]?.record else {
       await release(id)
@@ -112,44 +131,43 @@ extension ForkService {
         name: name, image: guest.image, memoryBytes: guest.memoryBytes, vcpus: guest.vcpus,
         commandLine: guest.commandLine, compatibility: hypervisor.compatibility,
         cpuLimitPercent: guest.cpuLimitPercent, takenUnix: Self.unixNow(), network: guest.network,
-        nextNumber: guest.network.flatMap { familyNumbers[$0.family.id]?.next }, traits: guest.traits)
-      let (header, pages) = try await write(point, machine, sequence: sequence, record)
+        nextNumber: guest.network.flatMap { familyNumbers[$0.family.id]?.next },
+        diskBytes: point.snapshot.disks?.map(\.virtualBytes), traits: guest.traits)
+      let (header, pages) = try await write(
+        point, machine, sequence: sequence, record, isFull: isFull, disks: disks)
       guard replications[name]?.replica == record.replica else { throw CancellationError() }
       replications[name]?.takenSequence = sequence
       replications[name]?.pending = .init(
         sequence: sequence, snapshot: id, base: Int64(header.base),
         baseDigest: Self.hexadecimal(header.baseDigest), digest: Self.hexadecimal(header.digest),
-        totalBytes: Int64(header.totalBytes), takenUnix: machine.takenUnix)
+        totalBytes: Int64(header.totalBytes), takenUnix: machine.takenUnix,
+        disks: point.snapshot.disks?.compactMap(\.layers.first?.id))
       await saveReplication(name)
       return CheckpointOutcome(
         name: name, host: record.host, sequence: sequence,
-        pauseMicroseconds: UInt64(point.snapshot.pauseMicroseconds), dirtyPages: UInt64(pages.dirtyPages))
+        pauseMicroseconds: UInt64(point.snapshot.pauseMicroseconds), dirtyPages: UInt64(pages.dirtyPages),
+        diskBytes: header.disks.length)
     } catch {
       await release(id)
+      if !isFull, let error = error as? MemtapError, error.code != .outOfMemory {
+        // The snapshot of the last one was lost: the next is a full one.
+        self.log.notice("the next checkpoint of \(name) is a full one: \(error)")
+        await dropBase(of: name)
+      }
       throw error
     }
   }
 
   private func write(
-    _ point: ForkPoint, _ machine: ReplicaMachine, sequence: Int64, _ record: ReplicationRecord
-  ) async throws -> (CheckpointHeader, CheckpointPages) {
-    do {
-      return try await write(point, machine, sequence: sequence, record, isFull: record.base == nil)
-    } catch let error as MemtapError where record.base != nil && error.code != .outOfMemory {
-      // The snapshot of the last one was lost: all of the VM is sent instead.
-      self.log.notice("a full checkpoint of \(record.name): \(error)")
-      return try await write(point, machine, sequence: sequence, record, isFull: true)
-    }
-  }
-
-  private func write(
-    _ point: ForkPoint, _ machine: ReplicaMachine, sequence: Int64, _ record: ReplicationRecord, isFull: Bool
+    _ point: ForkPoint, _ machine: ReplicaMachine, sequence: Int64, _ record: ReplicationRecord, isFull: Bool,
+    disks points: [DiskPoint]
   ) async throws -> (CheckpointHeader, CheckpointPages) {
     let directory = configuration.outgoingDirectory(record.replica)
     let path = Configuration.checkpointFile(directory, sequence)
     let id = point.snapshot.id
     let (client, kernel, deviceState) = (memtap, point.kernel, point.deviceState)
     let metadata = try Array(JSONEncoder().encode(machine))
+    let store = disks.store
     let (file, parts) = try await workers.run {
       try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
       let state = try AnonymousFile.contents(deviceState)
@@ -162,7 +180,9 @@ extension ForkService {
       let made = try CheckpointFile.create(
         path, metadata: metadata, deviceState: StateDelta.encode(state, on: before))
       try Data(state).write(to: URL(fileURLWithPath: Configuration.stateFile(directory, sequence)))
-      return (Held(made.file), [made.metadata, made.deviceState])
+      let disks = try Self.write(
+        points, of: store, to: path, scratch: isFull ? Configuration.scratchFile(directory) : nil)
+      return (Held(made.file), [made.metadata, made.deviceState, disks])
     }
     let order = CheckpointOrder(
       snapshot: id, base: isFull ? nil : record.base, path: path, kernel: isFull ? kernel : nil)
@@ -171,7 +191,7 @@ extension ForkService {
       replica: bytes(ofHexadecimal: record.replica), sequence: UInt64(sequence),
       base: isFull ? 0 : UInt64(record.sequence),
       baseDigest: isFull ? CheckpointHeader.noDigest : bytes(ofHexadecimal: record.digest),
-      ramBytes: UInt64(machine.memoryBytes), metadata: parts[0], deviceState: parts[1],
+      ramBytes: UInt64(machine.memoryBytes), metadata: parts[0], deviceState: parts[1], disks: parts[2],
       pages: .init(offset: pages.offset, length: pages.length, digest: pages.digest))
     try await workers.run { try file.value.seal(header) }
     return (header, pages)
@@ -249,34 +269,4 @@ extension ForkService {
 
   private static let chunkBytesMin = 256 << 10
   private static let chunkBytesMax = 2 << 20
-
-  /// It is the standby's: what it changed is not needed any more.
-  private func acknowledged(_ name: String, _ pending: ReplicationRecord.Pending) async {
-    guard let record = replications[name] else { return }
-    replications[name]?.sequence = pending.sequence
-    replications[name]?.digest = pending.digest
-    replications[name]?.base = pending.snapshot
-    replications[name]?.checkpointUnix = pending.takenUnix
-    replications[name]?.pending = nil
-    replications[name]?.reason = nil
-    await saveReplication(name)
-    if let base = record.base, base != pending.snapshot { await release(base) }
-    let directory = configuration.outgoingDirectory(record.replica)
-    unlink(Configuration.checkpointFile(directory, pending.sequence))
-    for file in (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
-    where file != "state-\(pending.sequence)" { unlink("\(directory)/\(file)") }
-  }
-
-  private func dropPending(of name: String, base isLost: Bool) async {
-    guard let record = replications[name] else { return }
-    replications[name]?.pending = nil
-    if isLost { replications[name]?.base = nil }
-    await saveReplication(name)
-    if let pending = record.pending {
-      await release(pending.snapshot)
-      unlink(
-        Configuration.checkpointFile(configuration.outgoingDirectory(record.replica), pending.sequence))
-    }
-    if isLost, let base = record.base { await release(base) }
-  }
 }

@@ -1,4 +1,5 @@
 import Foundation
+import Replicator
 import Wire
 
 /// Device VMs of this host that have a standby on another: begin, end, and the loop that takes checkpoints.
@@ -84,10 +85,10 @@ extension ForkService {
     guard record.state == .running else {
       throw ForkError(.refused, "\(what): it is \(record.state.rawValue). Wait until it runs.")
     }
-    if record.disks?.isEmpty == false {
+    if let disk = record.disks?.first(where: { $0.virtualBytes > DisksWriter.diskBytesMax }) {
       throw ForkError(
         .refused,
-        "\(what): it has disks, which are not replicated yet. Start it without --disk, from an image without a disk."
+        "\(what): it has a disk of \(byteText(disk.virtualBytes)). Up to \(byteText(DisksWriter.diskBytesMax)) can be replicated."
       )
     }
   }

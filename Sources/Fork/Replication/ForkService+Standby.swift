@@ -40,7 +40,10 @@ extension ForkService {
     }
     if known?.state == .activated { return reply(.activated, "it took the place of \(request.name)") }
     let digest = Self.hexadecimal(request.digest)
-    if let known, known.digest == digest { return reply(.applied) }
+    if let known, known.digest == digest {
+      try await finishDisks(of: known)
+      return reply(.applied)
+    }
     if let known, known.queue.contains(where: { $0.digest == digest }) { return reply(.received) }
     if request.base != 0 {
       let received = known?.received
@@ -112,6 +115,7 @@ extension ForkService {
     _ path: String, _ request: Snowfork_V1_PutCheckpointRequest, replica: String
   ) async throws -> Bool {
     let known = standbys[replica]
+    if let known { try await finishDisks(of: known) }
     let directory = configuration.standbyDirectory(replica)
     let sequence = Int64(request.sequence)
     let (digest, base) = (Array(request.digest), request.base)
@@ -126,6 +130,9 @@ extension ForkService {
       let metadata = try file.contents(of: header.metadata)
       guard let machine = try? JSONDecoder().decode(ReplicaMachine.self, from: Data(metadata)) else {
         throw CheckpointError.format("what it says of its VM does not read")
+      }
+      guard try file.disks(header).map(\.bytes) == machine.diskBytes ?? [] else {
+        throw CheckpointError.format("its disks have other sizes than its VM's")
       }
       let before =
         header.isFull
@@ -153,7 +160,7 @@ extension ForkService {
       return false
     }
     do {
-      _ = try await memtap.run { try $0.receive(standby: snapshot, parent: name, path: path) }
+      try await receive(path, snapshot: snapshot, parent: name, in: directory)
     } catch let error as MemtapError {
       throw ForkError.wrap("cannot apply checkpoint \(sequence) of \(name)", error)
     }
@@ -168,7 +175,8 @@ extension ForkService {
     standbys[replica] = record
     await saveStandby(replica)
     if let old = known?.snapshot, !old.isEmpty, old != snapshot { await giveUp(old) }
-    Self.sweep(directory, keeping: [sequence])
+    try await finishDisks(of: record)
+    Self.sweep(directory, keeping: [sequence], disksOf: snapshot)
     // One VM has one standby here: the last one begun.
     for (other, standby) in standbys
     where other != replica && standby.name == name && standby.home == request.home
@@ -179,11 +187,23 @@ extension ForkService {
     return true
   }
 
-  /// Files of other checkpoints than these go.
-  static func sweep(_ directory: String, keeping sequences: [Int64]) {
-    let kept = sequences.flatMap { ["state-\($0)", "machine-\($0)", "queued-\($0)"] }
+  /// Gives the pager a checkpoint that was verified. On return, and after a daemon's death in the middle of it, its disks
+  /// follow with `finishDisks`.
+  func receive(_ path: String, snapshot: String, parent: String, in directory: String) async throws {
+    try await workers.run {
+      let file = try CheckpointFile.open(path)
+      try Self.prepareDisks(of: file, try file.header(), at: path, in: directory, snapshot: snapshot)
+    }
+    _ = try await memtap.run { try $0.receive(standby: snapshot, parent: parent, path: path) }
+  }
+
+  /// Files of other checkpoints than these go, and disks of other snapshots.
+  static func sweep(_ directory: String, keeping sequences: [Int64], disksOf snapshot: String) {
+    let kept = sequences.flatMap { ["state-\($0)", "machine-\($0)", "queued-\($0)", "redo-\($0)"] }
     for file in (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
-    where !kept.contains(file) { unlink("\(directory)/\(file)") }
+    where !kept.contains(file) && !(file.hasPrefix("disk-") && file.hasSuffix("-" + snapshot)) {
+      unlink("\(directory)/\(file)")
+    }
   }
 
   func saveStandby(_ replica: String) async {
@@ -197,45 +217,5 @@ extension ForkService {
     await persist("the end of a standby") { try await self.store.delete(StandbyRecord.self, key: replica) }
     if !record.snapshot.isEmpty { await giveUp(record.snapshot) }
     configuration.removeReplicaDirectory(configuration.standbyDirectory(replica))
-  }
-
-  // MARK: The daemon's coming
-
-  func isOfStandby(_ snapshot: String) -> Bool {
-    standbys.keys.contains { snapshot.hasPrefix(StandbyRecord.snapshotPrefix($0)) }
-  }
-
-  /// What the pager holds is what a standby is: an earlier daemon may have ended before it had recorded it.
-  func adoptStandbys() async {
-    let held = (try? await memtap.run { try $0.standbys() }) ?? []
-    for (replica, record) in standbys where record.state != .activated {
-      standbys[replica]?.state = .standby
-      let directory = configuration.standbyDirectory(replica)
-      let own = held.filter { $0.standby.hasPrefix(StandbyRecord.snapshotPrefix(replica)) }
-      let good = own.filter {
-        FileManager.default.fileExists(atPath: Configuration.stateFile(directory, Int64($0.mark.sequence)))
-      }
-      guard let last = good.max(by: { $0.mark.sequence < $1.mark.sequence }) else {
-        log.notice("the standby of \(record.name) was in memory and is gone; its home sends another")
-        for one in own { await release(one.standby) }
-        await dropStandby(replica)
-        continue
-      }
-      for one in own where one.standby != last.standby { await release(one.standby) }
-      standbys[replica]?.snapshot = last.standby
-      standbys[replica]?.sequence = Int64(last.mark.sequence)
-      standbys[replica]?.digest = Self.hexadecimal(last.mark.digest)
-      standbys[replica]?.queue.removeAll { $0.sequence <= Int64(last.mark.sequence) }
-      await saveStandby(replica)
-      settleLater(replica)
-    }
-    for (replica, record) in standbys where record.state == .activated && guests[record.name] == nil {
-      await dropStandby(replica)
-    }
-    let root = configuration.replicaDirectory + "/in"
-    for replica in (try? FileManager.default.contentsOfDirectory(atPath: root)) ?? []
-    where standbys[replica] == nil {
-      configuration.removeReplicaDirectory(configuration.standbyDirectory(replica))
-    }
   }
 }

@@ -1,3 +1,4 @@
+import CloneDisk
 import CloneNetwork
 import Foundation
 import Hypervisor
@@ -24,9 +25,11 @@ extension ForkService {
     await takeTurn(turn)
     defer { turns.leave(turn) }
     try? await applyQueue(found.replica)
-    guard let standby = standbys[found.replica], standby.state == .standby, !standby.snapshot.isEmpty else {
+    guard let recorded = standbys[found.replica], recorded.state == .standby, !recorded.snapshot.isEmpty
+    else {
       throw ForkError(.refused, "\(what): it was activated meanwhile. See sfctl ps.")
     }
+    let standby = try await confirmed(recorded, what)
     guard standby.queue.isEmpty, snapshots[standby.snapshot] == nil else {
       throw ForkError(
         .refused, "\(what): clones of it run, or forks to this host that began with it. End those first.")
@@ -52,11 +55,13 @@ extension ForkService {
       throw ForkError(
         .refused, "\(what): host \(configuration.hostName) has \(byteText(available)) free. End a VM first.")
     }
-    let record = try await makeRecord(target, machine, standby, isNew: !newName.isEmpty)
+    let disks = try await makeDisks(of: standby, machine, what: what)
+    let record = try await makeRecord(target, machine, standby, disks: disks, isNew: !newName.isEmpty)
     do {
       return try await run(record, standby, machine, deviceState: state)
     } catch {
       await discard(target)
+      await removeLayers(disks?.map { DiskPoint(virtualBytes: $0.virtualBytes, layers: $0.base) })
       standbys[standby.replica] = standby
       await saveStandby(standby.replica)
       throw ForkError.wrap(what, error)
@@ -90,7 +95,7 @@ extension ForkService {
   }
 
   private func makeRecord(
-    _ target: String, _ machine: ReplicaMachine, _ standby: StandbyRecord, isNew: Bool
+    _ target: String, _ machine: ReplicaMachine, _ standby: StandbyRecord, disks: [VMDisk]?, isNew: Bool
   ) async throws -> VMRecord {
     let record = VMRecord(
       name: target, uuid: UUID().uuidString.lowercased(), role: .slot, state: .starting, vmid: 0,
@@ -98,7 +103,8 @@ extension ForkService {
       vcpus: machine.vcpus, commandLine: machine.commandLine,
       generationID: UUID().uuidString.lowercased(), shimToken: Self.randomHex(32),
       epoch: Int64.random(in: 1...Int64.max), cpuLimitPercent: machine.cpuLimitPercent,
-      createdUnix: Self.unixNow(), network: await card(of: machine, for: target, isNew: isNew),
+      createdUnix: Self.unixNow(), disks: disks,
+      network: await card(of: machine, for: target, isNew: isNew),
       traits: machine.traits)
     guests[target] = Guest(record: record)
     standbys[standby.replica]?.state = .activating

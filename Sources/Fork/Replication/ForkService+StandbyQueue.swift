@@ -16,6 +16,7 @@ extension ForkService {
   private func isInUse(_ record: StandbyRecord) async -> Bool {
     // A ticket's slots are about to stand on it.
     if snapshots[record.snapshot] != nil { return true }
+    if disksAreShared(record) { return true }
     let all = (try? await memtap.run { try $0.standbys() }) ?? []
     return all.first { $0.standby == record.snapshot }?.isInUse ?? false
   }
@@ -50,15 +51,19 @@ extension ForkService {
   func applyQueue(_ replica: String) async throws {
     let directory = configuration.standbyDirectory(replica)
     while let record = standbys[replica], let next = record.queue.first, await !isInUse(record) {
-      let path = Configuration.queuedFile(directory, next.sequence)
-      let (snapshot, name) = (record.snapshot, record.name)
-      _ = try await memtap.run { try $0.receive(standby: snapshot, parent: name, path: path) }
+      try await finishDisks(of: record)
+      try await receive(
+        Configuration.queuedFile(directory, next.sequence), snapshot: record.snapshot, parent: record.name,
+        in: directory)
       standbys[replica]?.sequence = next.sequence
       standbys[replica]?.digest = next.digest
       standbys[replica]?.checkpointUnix = next.takenUnix
       standbys[replica]?.queue.removeFirst()
       await saveStandby(replica)
-      Self.sweep(directory, keeping: [next.sequence] + (standbys[replica]?.queue ?? []).map(\.sequence))
+      guard let applied = standbys[replica] else { return }
+      try await finishDisks(of: applied)
+      Self.sweep(
+        directory, keeping: [next.sequence] + applied.queue.map(\.sequence), disksOf: applied.snapshot)
     }
   }
 
@@ -98,9 +103,11 @@ extension ForkService {
     let turn = Self.standbyKey(found.replica)
     await takeTurn(turn)
     defer { turns.leave(turn) }
-    guard let standby = standbys[found.replica], standby.state == .standby, !standby.snapshot.isEmpty else {
+    guard let recorded = standbys[found.replica], recorded.state == .standby, !recorded.snapshot.isEmpty
+    else {
       throw ForkError(.refused, "\(what): it was activated meanwhile. See sfctl ps.")
     }
+    let standby = try await confirmed(recorded, what)
     let id = standby.snapshot
     if snapshots[id] != nil { return id }
     let (machine, state) = try machineAndState(of: standby, what)
@@ -111,6 +118,7 @@ extension ForkService {
       createdUnix: standby.checkpointUnix, checkpointRequest: 0)
     record.network = await card(of: machine, for: parent, isNew: true)?.family
     record.traits = machine.traits
+    record.disks = try await shareDisks(of: standby, machine)
     let layout = try await memtap.run { try $0.survey(snapshot: id, kernel: nil) }
     let count = try await writeDescriptor(record, deviceState: state, layout: layout)
     record.descriptorBytes = Int64(count)
@@ -124,11 +132,11 @@ extension ForkService {
   /// When the last clone has gone the standby is only that again.
   private func endSnapshot(of standby: StandbyRecord) async {
     let id = standby.snapshot
-    guard snapshots[id] != nil, liveClones(of: id).isEmpty, !standbysCloned.contains(standby.name) else {
-      return
-    }
+    guard let record = snapshots[id], liveClones(of: id).isEmpty, !standbysCloned.contains(standby.name)
+    else { return }
     await withdraw(id)
     snapshots[id] = nil
+    await removeLayers(record.disks)
     try? FileManager.default.removeItem(atPath: configuration.snapshotDirectory(id))
     await persist("the end of snapshot \(id)") { try await self.store.delete(snapshot: id) }
   }

@@ -17,6 +17,8 @@ struct ReplicationRecord: Codable, Sendable, FetchableRecord, PersistableRecord 
     var digest: String
     var totalBytes: Int64
     var takenUnix: Int64
+    /// The uppermost layer of each disk at that moment; nil: the VM has no disks.
+    var disks: [String]?
   }
 
   var name: String
@@ -32,6 +34,8 @@ struct ReplicationRecord: Codable, Sendable, FetchableRecord, PersistableRecord 
   var digest = ""
   /// The snapshot of that one, of the pager; nil: the next one is full.
   var base: String?
+  /// The uppermost layers of the disks of that one.
+  var baseDisks: [String]?
   var checkpointUnix: Int64 = 0
   /// Of the last one that was taken.
   var takenSequence: Int64 = 0
@@ -112,6 +116,8 @@ struct ReplicaMachine: Codable, Sendable {
   var network: NetworkCard?
   /// The next number that its family gives to clones of clones.
   var nextNumber: Int?
+  /// The sizes of its disks; nil: it has none.
+  var diskBytes: [UInt64]?
   var traits: GuestTraits
 }
 
@@ -143,6 +149,10 @@ extension Store {
       table.add(column: "isReplaced", .boolean).notNull().defaults(to: false)
     }
   }
+
+  static func addDisksOfReplications(_ database: Database) throws {
+    try database.alter(table: "replication") { $0.add(column: "baseDisks", .text) }
+  }
 }
 
 extension Configuration {
@@ -158,6 +168,14 @@ extension Configuration {
   /// A checkpoint that has come whole and waits.
   static func queuedFile(_ directory: String, _ sequence: Int64) -> String {
     "\(directory)/queued-\(sequence)"
+  }
+  /// For disks that can not be read where they lie, while a checkpoint is made.
+  static func scratchFile(_ directory: String) -> String { "\(directory)/scratch" }
+  /// A checkpoint whose pages may be the standby's already, and its disks not yet.
+  static func redoFile(_ directory: String, _ sequence: Int64) -> String { "\(directory)/redo-\(sequence)" }
+  /// A disk of the standby, raw. It belongs to the pager's snapshot, and is of the same checkpoint.
+  static func diskFile(_ directory: String, _ snapshot: String, _ index: Int) -> String {
+    "\(directory)/disk-\(index)-\(snapshot)"
   }
   /// What a checkpoint says of its VM (`ReplicaMachine`).
   static func machineFile(_ directory: String, _ sequence: Int64) -> String {

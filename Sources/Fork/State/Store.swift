@@ -148,6 +148,7 @@ final class Store: Sendable {
     }
     migrator.registerMigration("replicas") { try makeReplicaTables($0) }
     migrator.registerMigration("policies of replication") { try addPolicyColumns($0) }
+    migrator.registerMigration("disks of replicas") { try addDisksOfReplications($0) }
     return migrator
   }
 }

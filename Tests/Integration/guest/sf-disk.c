@@ -1,9 +1,10 @@
 /* sf-disk DEVICE MIB CLONES FORKS
+ * sf-disk DEVICE MIB FILE
  *
  * Writes blocks of the device without rest, some with O_DIRECT, some synced and some not, and forks FORKS times
  * meanwhile. Each clone finds every block as the program's memory says that it was written last, then without the page
  * cache too, overwrites all and finds that. Prints "VMID exited 0 wrong B on disk D own O" for each clone, and "parent
- * wrong P": blocks. */
+ * wrong P": blocks. With FILE it writes until there is one of that name, and prints "wrong B on disk D". */
 #define _GNU_SOURCE
 #include "pattern.h"
 #include "report.h"
@@ -64,9 +65,9 @@ static size_t wrong(int file, uint64_t own) {
 }
 
 int main(int argc, char **argv) {
-  if (argc != 5) return 2;
+  if (argc != 4 && argc != 5) return 2;
   blocks = (size_t)atol(argv[2]) * 256;
-  int clones = atoi(argv[3]), forks = atoi(argv[4]);
+  int clones = atoi(argv[3]), forks = argc == 5 ? atoi(argv[4]) : 0;
   written = calloc(blocks, sizeof *written);
   buffered = open(argv[1], O_RDWR);
   direct = open(argv[1], O_RDWR | O_DIRECT);
@@ -75,6 +76,7 @@ int main(int argc, char **argv) {
 
   pthread_t writer;
   must_do("pthread_create", !pthread_create(&writer, NULL, write_on, NULL));
+  while (argc == 4 && access(argv[3], F_OK)) usleep(10000);
   for (int fork = 0; fork < forks; fork++) {
     sf_ticket ticket = must_request(clones, 0);
     int me = must("sf_clone", sf_clone(ticket));
@@ -93,7 +95,11 @@ int main(int argc, char **argv) {
   }
   stop = 1;
   pthread_join(writer, NULL);
+  size_t seen = wrong(buffered, 0);
   must_do("fsync", !fsync(buffered) && !ioctl(buffered, BLKFLSBUF));
-  printf("parent wrong %zu\n", wrong(direct, 0));
+  if (argc == 4)
+    printf("wrong %zu on disk %zu\n", seen, wrong(direct, 0));
+  else
+    printf("parent wrong %zu\n", wrong(direct, 0));
   return 0;
 }

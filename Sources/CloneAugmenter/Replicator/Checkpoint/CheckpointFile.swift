@@ -16,7 +16,7 @@ public final class CheckpointFile {
 
   // MARK: Making
 
-  /// Replaces what is there. The pages' part is to be appended by `PartWriter`, then `seal` ends it.
+  /// Replaces what is there. The parts of disks and pages are to be appended by `PartWriter`, then `seal` ends it.
   public static func create(
     _ path: String, metadata: [UInt8], deviceState: [UInt8]
   ) throws -> (file: CheckpointFile, metadata: CheckpointHeader.Part, deviceState: CheckpointHeader.Part) {
@@ -61,7 +61,7 @@ public final class CheckpointFile {
     }
     let parts = [
       ("its metadata", header.metadata), ("its device state", header.deviceState),
-      ("its pages", header.pages),
+      ("its disks", header.disks), ("its pages", header.pages),
     ]
     for (name, part) in parts where try digest(of: part) != part.digest { throw CheckpointError.digest(name) }
     return header
@@ -92,15 +92,18 @@ public final class CheckpointFile {
 
   /// The pages of a checkpoint that was verified.
   public func pages(_ header: CheckpointHeader) -> PageStreamReader {
-    var offset = header.pages.offset
-    return PageStreamReader(pageCount: Int(header.ramBytes / 4096), length: header.pages.length) {
-      [self] buffer in
+    stream(at: header.pages.offset, length: header.pages.length, pageCount: Int(header.ramBytes / 4096))
+  }
+
+  func stream(at offset: UInt64, length: UInt64, pageCount: Int) -> PageStreamReader {
+    var offset = offset
+    return PageStreamReader(pageCount: pageCount, length: length) { [self] buffer in
       try read(at: offset, into: buffer)
       offset += UInt64(buffer.count)
     }
   }
 
-  private func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws {
+  func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws {
     var done = 0
     while done < buffer.count {
       let count = try systemCall("pread", subject: path) {

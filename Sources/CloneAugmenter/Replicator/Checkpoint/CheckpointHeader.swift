@@ -2,17 +2,17 @@ import Crypto
 
 /// The head of a checkpoint: whose it is, what it follows, where its parts are.
 ///
-///     0    8    10   12    16       32       40        48           80       88     96        240     256     288
-///     | magic| v | 288 | flags| replica | sequence| base | base's digest| RAM | total| 3 parts | 0 … 0 | digest |
+///     0    8    10   12    16       32       40        48           80       88     96        288      320
+///     | magic| v | 320 | flags| replica | sequence| base | base's digest| RAM | total| 4 parts | digest |
 ///
-/// A part is offset (8), length (8) and SHA-256 (32); metadata, device state, pages, in this order and without gaps up to
-/// `total`. The digest is the SHA-256 of the 256 bytes before it: since those hold the parts' digests it is the whole
+/// A part is offset (8), length (8) and SHA-256 (32); metadata, device state, disks, pages, in this order and without gaps
+/// up to `total`. The digest is the SHA-256 of the 288 bytes before it: since those hold the parts' digests it is the whole
 /// checkpoint's, and its name. Integers are little-endian.
 public struct CheckpointHeader: Sendable, Equatable {
-  public static let bytes = 288
+  public static let bytes = 320
   private static let magic: [UInt8] = Array("SNOWCKP".utf8) + [0x1a]
-  private static let version: UInt16 = 1
-  private static let signedBytes = 256
+  private static let version: UInt16 = 2
+  private static let signedBytes = 288
 
   public struct Part: Sendable, Equatable {
     public var offset: UInt64
@@ -37,6 +37,8 @@ public struct CheckpointHeader: Sendable, Equatable {
   public var ramBytes: UInt64
   public var metadata: Part
   public var deviceState: Part
+  /// Empty: the VM has none (`DisksWriter`).
+  public var disks: Part
   public var pages: Part
 
   public var isFull: Bool { base == 0 }
@@ -45,7 +47,7 @@ public struct CheckpointHeader: Sendable, Equatable {
 
   public init(
     replica: [UInt8], sequence: UInt64, base: UInt64, baseDigest: [UInt8], ramBytes: UInt64, metadata: Part,
-    deviceState: Part, pages: Part
+    deviceState: Part, disks: Part, pages: Part
   ) {
     self.replica = replica
     self.sequence = sequence
@@ -54,6 +56,7 @@ public struct CheckpointHeader: Sendable, Equatable {
     self.ramBytes = ramBytes
     self.metadata = metadata
     self.deviceState = deviceState
+    self.disks = disks
     self.pages = pages
   }
 
@@ -70,12 +73,11 @@ public struct CheckpointHeader: Sendable, Equatable {
     bytes += baseDigest
     bytes.append(little: ramBytes)
     bytes.append(little: totalBytes)
-    for part in [metadata, deviceState, pages] {
+    for part in [metadata, deviceState, disks, pages] {
       bytes.append(little: part.offset)
       bytes.append(little: part.length)
       bytes += part.digest
     }
-    bytes += [UInt8](repeating: 0, count: Self.signedBytes - bytes.count)
     return bytes + Array(SHA256.hash(data: bytes))
   }
 
@@ -96,7 +98,7 @@ public struct CheckpointHeader: Sendable, Equatable {
     }
     var parts: [Part] = []
     var end = UInt64(Self.bytes)
-    for index in 0..<3 {
+    for index in 0..<4 {
       let at = 96 + index * 48
       let part = Part(
         offset: bytes.little(at: at, as: UInt64.self), length: bytes.little(at: at + 8, as: UInt64.self),
@@ -112,7 +114,7 @@ public struct CheckpointHeader: Sendable, Equatable {
       replica: Array(bytes[16..<32]), sequence: bytes.little(at: 32, as: UInt64.self),
       base: bytes.little(at: 40, as: UInt64.self), baseDigest: Array(bytes[48..<80]),
       ramBytes: bytes.little(at: 80, as: UInt64.self), metadata: parts[0], deviceState: parts[1],
-      pages: parts[2])
+      disks: parts[2], pages: parts[3])
     guard header.sequence > header.base, header.ramBytes > 0, header.ramBytes % 4096 == 0,
       header.ramBytes <= 16 << 40, header.metadata.length <= 1 << 20, header.deviceState.length <= 65 << 20
     else { throw .sizes("its numbers are impossible") }

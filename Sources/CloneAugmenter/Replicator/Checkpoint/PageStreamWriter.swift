@@ -81,6 +81,15 @@ public final class PageStreamWriter {
     if numbers.count == Self.blockPages { try flush() }
   }
 
+  /// The page is `bytes` from now on, whatever it was. In the same order as `add`.
+  public func replace(_ page: PageIndex, with bytes: UnsafeRawPointer) throws {
+    if Self.isZero(bytes) { return addZeros(page..<page + 1) }
+    memcpy(block + numbers.count * Page.bytes, bytes, Page.bytes)
+    counters.whole += 1
+    numbers.append(UInt32(page))
+    if numbers.count == Self.blockPages { try flush() }
+  }
+
   /// These are zeros from now on, whatever they were.
   public func addZeros(_ range: PageRange) {
     counters.zeros += range.count
