@@ -136,7 +136,7 @@ struct OffloadTests {
   func automatic() throws {
     // Measuring a call at home is not seen either where blocks call themselves, or are left by a jump.
     let profilePath = "/var/lib/snowflock/offload-profile"
-    for kind in ["static", "recursive", "jump", "raise", "exit", "fault"] {
+    for kind in ["recursive", "jump", "raise", "exit", "fault", "static"] {
       _ = try host.inside("dev", "rm", "-f", profilePath)
       let report = try compare(["sf-blocks", kind, "3"], options: ["--mode", "auto"])
       #expect(report.calls >= 1 && report.ranAtHome == report.calls)

@@ -32,6 +32,7 @@ struct MarkedLine {
     }
     if isWithin, let end = held.firstIndex(of: UInt8(ascii: "\n")) {
       line = Data(held[..<end])
+      isWithin = false
       passed += held[held.index(after: end)...]
       held = Data()
     } else if isWithin, held.count > Self.limit {
