@@ -89,9 +89,10 @@ extension ForkService {
 
   // MARK: The standby's host
 
-  /// Standbys of a host's VMs that run in their places.
+  /// Standbys of a host's VMs that run in their places. One that was started by another name is activated too, until it is
+  /// forgotten a moment later: it replaces nobody.
   func replacing(of home: String) -> [Data] {
-    standbys.values.filter { $0.state == .activated && $0.home == home }.map {
+    standbys.values.filter { $0.state == .activated && $0.home == home && guests[$0.name] != nil }.map {
       Data(bytes(ofHexadecimal: $0.replica))
     }
   }
