@@ -11,15 +11,16 @@ import Testing
       let usual = try await sfctl("offload", "dev", "--block", "f", "--", "arguments", "--json", "two words")
       #expect(
         usual.output
-          == "/usr/bin/sf-offload --block f --mode always --report-mark MARK -- arguments --json two words\n")
+          == "/usr/bin/sf-offload --block f --mode always --clone auto --report-mark MARK "
+          + "-- arguments --json two words\n")
       #expect(usual.error == Self.summary && usual.status == 7)
       let all = try await sfctl(
         "offload", "dev", "--block", "f", "--to", "h1", "--merge", "words", "--mode", "auto", "--env",
         "A=b=c",
         "--", "arguments")
       #expect(
-        all.output == "/usr/bin/sf-offload --block f --mode auto --merge words --host h1 --report-mark MARK "
-          + "-- arguments A=b=c\n")
+        all.output == "/usr/bin/sf-offload --block f --mode auto --clone auto --merge words --host h1 "
+          + "--report-mark MARK -- arguments A=b=c\n")
     }
   }
 
