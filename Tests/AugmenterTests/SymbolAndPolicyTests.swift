@@ -149,7 +149,7 @@ struct SymbolAndPolicyTests {
     let object = try #require(
       try JSONSerialization.jsonObject(with: Data(report.json.utf8)) as? [String: Any])
     #expect(object["program_status"] as? Int == 130 && object["watched"] as? Bool == true)
-    #expect(object["calls"] as? Int == 3 && object["takeovers"] as? Int == 0 && object.count == 18)
+    #expect(object["calls"] as? Int == 3 && object["takeovers"] as? Int == 0 && object.count == 19)
     #expect(report.json.hasSuffix("}\n"))
   }
 }

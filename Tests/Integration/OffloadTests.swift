@@ -38,7 +38,7 @@ struct OffloadTests {
         + program
     ).wait(seconds: 600)
     // They are ended by a process that nobody waits for; the suite looks that they are.
-    _ = eventually(seconds: 15) { (try? host.tickets().isEmpty) == true }
+    _ = eventually(seconds: 15) { host.hasNoClones }
     let decoder = JSONDecoder()
     decoder.keyDecodingStrategy = .convertFromSnakeCase
     let report = try host.inside(vm, "cat", "/tmp/report")
@@ -93,7 +93,7 @@ struct OffloadTests {
       ["sf-blocks", kind, "5"], block: kind == "marked" ? "marked block" : "block",
       options: ["--clone", "kept"])
     #expect(report.calls == 5 && report.offloaded == 5 && report.keptCalls == 4, "\(report)")
-    #expect(eventually { (try? host.tickets()) == [] })
+    #expect(eventually { host.hasNoClones })
   }
 
   @Test(
@@ -198,7 +198,7 @@ struct OffloadTests {
     let before = lost().count
     #expect(try compare(["sf-blocks", "mappings", "12"], fault: step).ranAtHome == 12)
     #expect(lost().count == before, "\(lost().suffix(3))")
-    #expect(eventually { (try? host.tickets()) == [] })
+    #expect(eventually { host.hasNoClones })
   }
 
   @Test("200 calls, each with a fault at a random step")
@@ -208,7 +208,7 @@ struct OffloadTests {
       let kind = ["mappings", "heap", "static", "file"][seed % 4]
       calls += try compare(["sf-blocks", kind, "25"], fault: "random:\(seed)").calls
       // What a killed tracer had asked for is given back as soon as it is granted; a ticket's time limit is not so near.
-      #expect(eventually { (try? host.tickets()) == [] }, "a ticket is left by seed \(seed)")
+      #expect(eventually { host.hasNoClones }, "a ticket is left by seed \(seed)")
     }
     #expect(calls == 200)
   }

@@ -52,7 +52,7 @@ extension ReplicaTests {
     #expect(report.calls == 3 && report.offloaded == 3)
     #expect(outcome.status == plain.status && outcome.error.contains(plain.text))
     // Its clones have ended, and their snapshots no longer stand on the standby.
-    #expect(eventually(seconds: 30) { (try? host.tickets().isEmpty) == true })
+    #expect(eventually(seconds: 30) { host.hasNoClones })
     #expect(try checkpoint().sequence == 2)
     #expect(eventually(seconds: 20) { (try? standby()?.sequence) == 2 })
   }

@@ -82,6 +82,11 @@ public final class TestHost: Sendable {
 
   public func vm(_ name: String) throws -> VMDocument? { try vms().first { $0.name == name } }
 
+  /// Whether no ticket is held and no clone is there, ending ones included.
+  public var hasNoClones: Bool {
+    (try? tickets().isEmpty && vms().allSatisfy { $0.role == "parent" }) == true
+  }
+
   public func tickets() throws -> [String] {
     struct List: Decodable {
       struct Ticket: Decodable { var ticket: String }

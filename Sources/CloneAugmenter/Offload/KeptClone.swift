@@ -52,7 +52,10 @@ extension HomeSide {
   /// Has the call run by the clone that is kept: sends it what the program has changed since the last call. Its
   /// result comes by what is returned. Nil: this needs a new clone.
   func send(changesTo kept: KeptClone) throws -> Conversation? {
-    guard let count = try collectChanges(since: kept) else { return nil }
+    let collected: Int?
+    // What can not be read is not sent; the program has lost nothing.
+    do { collected = try collectChanges(since: kept) } catch is SystemError { collected = nil }
+    guard let count = collected else { return nil }
     tracer.strike(.tracerSending)
     let script = "cat >\"$1\" && exec cat \"$2\""
     let stream = try conversation(
