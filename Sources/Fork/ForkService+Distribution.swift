@@ -42,12 +42,13 @@ extension ForkService {
     try await described()
     try await layers
     let origin = try await serving
+    await settleCheckpoint(of: snapshot.parent, on: host)
     let warm = await warmth(of: snapshot, on: host)
     let path = configuration.descriptorPath(snapshot.id)
     guard let descriptor = FileManager.default.contents(atPath: path) else {
       throw ForkError(.failed, "the descriptor \(path) is missing")
     }
-    let header = Snowfork_V1_DeliverSnapshotRequest.Header.with {
+    var header = Snowfork_V1_DeliverSnapshotRequest.Header.with {
       $0.home = own.name
       $0.snapshot = snapshot.id
       $0.parent = snapshot.parent
@@ -63,6 +64,21 @@ extension ForkService {
       $0.kept = snapshot.kept
       if let warm { $0.warm = warm }
     }
+    if warm != nil, let change = await change(descriptor, ofParent: snapshot.parent) {
+      header.warm.descriptorIsChange = true
+      do { return try await put(header, change, on: host) } catch let error as RPCError
+        where error.code == .failedPrecondition
+      {
+        log.notice("host \(host) is sent the whole descriptor of \(snapshot.id): \(error.message)")
+        header.warm.descriptorIsChange = false
+      }
+    }
+    try await put(header, descriptor, on: host)
+  }
+
+  private func put(
+    _ header: Snowfork_V1_DeliverSnapshotRequest.Header, _ descriptor: Data, on host: String
+  ) async throws {
     // A slow network takes a megabyte a second.
     let patience = Duration.seconds(5 + descriptor.count >> 20)
     _ = try await cluster.insist(on: host, timeout: patience) { connection, options in

@@ -83,7 +83,7 @@ extension ForkService {
   }
 
   /// Takes a snapshot of another host: on return its descriptor has been verified and slots can be activated on it.
-  func receive(_ header: Snowfork_V1_DeliverSnapshotRequest.Header, descriptor: Data) async throws {
+  func receive(_ header: Snowfork_V1_DeliverSnapshotRequest.Header, _ sent: Data) async throws {
     let id = header.snapshot
     try checkName(id)
     if let known = snapshots[id] {
@@ -94,6 +94,11 @@ extension ForkService {
       snapshots[id]?.kept = true
       return
     }
+    // What waits for an earlier fork's end may be applied by now.
+    let replica = Self.hexadecimal(header.warm.replica)
+    if header.hasWarm, standbys[replica]?.queue.isEmpty == false { await settle(replica) }
+    let descriptor =
+      header.warm.descriptorIsChange ? try await descriptor(of: sent, header) : sent
     guard descriptor.count == Int(header.descriptorBytes), let own = await cluster.own else {
       throw ForkError(.failed, "cannot take snapshot \(id): its descriptor came incomplete.")
     }

@@ -152,9 +152,11 @@ extension ForkService {
     guard (1...Self.ticketLimit).contains(count) else {
       throw GuestFault.errno(EINVAL, "a ticket is for 1 to \(Self.ticketLimit) clones")
     }
-    return try await requestTicket(
+    let ticket = try await requestTicket(
       of: source(vm: vm), count: count, hierarchical: hierarchical, owner: .guest,
       guestRequest: Int64(request), hosts: host.isEmpty ? [] : [host], report: { _ in })
+    keepStandbyClose(ticket.id)
+    return ticket
   }
 
   /// The ticket, if it is this VM's. An agent gives out only tickets it was given, so one that was never given to it

@@ -140,8 +140,23 @@ extension ForkService {
   func removeUnusedSnapshots() async {
     let inProgress = Set(tickets.values.filter { $0.record.state == .cloning }.compactMap(\.record.snapshot))
     for (id, record) in snapshots where !record.kept && !inProgress.contains(id) {
-      guard liveClones(of: id).isEmpty, !turns.isTaken(record.parent) else { continue }
-      await forgetSnapshot(id)
+      guard liveClones(of: id).isEmpty else { continue }
+      if turns.isTaken(record.parent) {
+        removeUnusedSnapshots(after: record.parent)
+      } else {
+        await forgetSnapshot(id)
+      }
+    }
+  }
+
+  /// Looks again when that VM's turn is over: no other event may come.
+  private func removeUnusedSnapshots(after parent: String) {
+    guard removalsAfterTurn.insert(parent).inserted else { return }
+    Task {
+      await takeTurn(parent)
+      turns.leave(parent)
+      removalsAfterTurn.remove(parent)
+      await removeUnusedSnapshots()
     }
   }
 

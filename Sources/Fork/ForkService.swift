@@ -76,6 +76,10 @@ actor ForkService {
   var replicationLoops: [String: Task<Void, Never>] = [:]
   /// Of those that follow a policy, by name.
   var pacings: [String: Pacing] = [:]
+  /// VMs after whose turn it is looked which snapshots nobody needs.
+  var removalsAfterTurn: Set<String> = []
+  /// VMs of which checkpoints come close behind each other, for a fork is near.
+  var closeCheckpoints: Set<String> = []
   /// Replicas that ended here and whose hosts have not been told, by host.
   var endedReplicas: [String: Set<String>] = [:]
   /// Standbys on this host of others' VMs, by replica.

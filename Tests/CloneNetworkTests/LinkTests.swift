@@ -9,7 +9,7 @@ import Testing
   private let second: UInt64 = 1_000_000_000
 
   @Test func framesLeaveOneBehindTheOtherAndArriveAfterTheDelay() {
-    var queue = LinkQueue(bytesPerSecond: 1000, delayNanoseconds: 50_000_000)
+    var queue = LinkQueue(LinkRate(bytesPerSecond: 1000, delayNanoseconds: 50_000_000))
     let nothing = queue.pop(now: second)
     #expect(queue.nextDue == nil && nothing == nil)
     for number in 0..<3 {
@@ -29,7 +29,7 @@ import Testing
   }
 
   @Test func whatFindsTooMuchWaitingIsDropped() {
-    var queue = LinkQueue(bytesPerSecond: 100_000, delayNanoseconds: 0)
+    var queue = LinkQueue(LinkRate(bytesPerSecond: 100_000, delayNanoseconds: 0))
     let frame = [UInt8](repeating: 1, count: 1000)
     var taken = 0
     while queue.push(frame, now: second) { taken += 1 }
@@ -44,10 +44,22 @@ import Testing
     #expect(arrived == taken + more && queue.nextDue == nil)
   }
 
+  @Test func aNewRateIsForWhatComesAfterIt() {
+    var queue = LinkQueue(LinkRate(bytesPerSecond: 1000, delayNanoseconds: 100_000_000))
+    queue.push([1], now: second)
+    queue.rate = LinkRate(bytesPerSecond: 1_000_000, delayNanoseconds: 0)
+    queue.push([2], now: second)
+    let early = queue.pop(now: second + 100_999_999)
+    let both = [queue.pop(now: second + 101_000_000), queue.pop(now: second + 101_000_000)]
+    #expect(early == nil && both == [[1], [2]])
+    queue.push([3], now: 2 * second)
+    #expect(queue.nextDue == 2 * second + 1000)
+  }
+
   /// Whatever is sent when: what arrives is what was not dropped, in order, and no faster than the rate.
   @Test(arguments: 0..<20) func orderAndRateOfAnyTraffic(seed: UInt64) {
     var random = Numbers(state: seed)
-    var queue = LinkQueue(bytesPerSecond: 200_000, delayNanoseconds: 7_000_000)
+    var queue = LinkQueue(LinkRate(bytesPerSecond: 200_000, delayNanoseconds: 7_000_000))
     var now: UInt64 = 5, sent: [[UInt8]] = [], received: [[UInt8]] = [], last: UInt64 = 0, bytes: UInt64 = 0
     for number in 0..<3000 {
       now += random.next() % 10_000_000
@@ -84,7 +96,7 @@ import Testing
     private let end = EndFlag()
     private var thread: NamedThread?
 
-    init(up: LinkQueue, down: LinkQueue) throws {
+    init(up: LinkRate, down: LinkRate) throws {
       let tag = "sfl\(getpid())-\(UInt32.random(in: 0 ..< .max))"
       names = [tag + "a", tag + "b"]
       let spaces = try names.map { try NetworkNamespace.make(named: $0) }

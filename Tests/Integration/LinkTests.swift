@@ -49,6 +49,19 @@ struct LinkTests {
     #expect(FileManager.default.contentsEqual(atPath: sent, andPath: received))
   }
 
+  @Test("A host's link is another one when the command returns, and the first one again")
+  func change() throws {
+    #expect(try host.sfctl("lab", "link", "h2=lan").status == 0)
+    #expect(try host.labLinks() == ["wifi", "lan", "lan", "lan"])
+    #expect(try ping("h4", "h2") < 33)
+    #expect(try host.sfctl("lab", "link", "h2=3g").status == 0)
+    #expect(try ping("h4", "h2") >= 415)
+    let refused = try host.sfctl("lab", "link", "h3=wifi")
+    #expect(refused.status == 4 && refused.error.contains("--link h3=wifi"), "\(refused.error)")
+    #expect(try host.sfctl("lab", "link", "h9=wifi").status == 3)
+    #expect(try host.sfctl("lab", "link", "h2=5g").status == 2)
+  }
+
   @Test("The hosts are one cluster over it, and a cut link is mended")
   func cluster() throws {
     #expect(try host.on("h2", "ps").status == 0)

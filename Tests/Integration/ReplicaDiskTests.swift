@@ -279,8 +279,7 @@ struct LostDiskTests {
     )
     #expect(checked.contains("Pass 5"), "\(checked)")
     // h1's daemon comes back with the first of these commands; then both find each other.
-    #expect(eventually(seconds: 30) { (try? host.vm("dev"))?.host == "h2" })
-    #expect(eventually(seconds: 30) { (try? host.on("h2", "host", "ls").text.contains("down")) == false })
+    #expect(eventually(seconds: 30) { host.sees("dev", on: "h2") })
     let back = try host.on("h2", "replicate", "dev", "--to", "h1")
     #expect(back.status == 0, "\(back.error)\n\(host.daemonLog.suffix(3000))")
     #expect(try sh("md5sum /root/kept") == kept)

@@ -241,8 +241,7 @@ struct LostDeviceTests {
     #expect(now > 0)
     #expect(eventually { (try? number()) ?? 0 > now })
     // h1's daemon comes back with the first of these commands, without its VM; then both find each other.
-    #expect(eventually(seconds: 30) { (try? host.vm("dev"))?.host == "h2" })
-    #expect(eventually(seconds: 30) { (try? host.on("h2", "host", "ls").text.contains("down")) == false })
+    #expect(eventually(seconds: 30) { host.sees("dev", on: "h2") })
     #expect(try host.vm("dev")?.ip == address)
     let lines = try host.on("h2", "exec", "dev", "--", "sf-pattern", "16", "2").lines
     #expect(lines == (1...2).map { "\($0) exited 0 wrong 0 own 0" } + ["parent wrong 0"])

@@ -102,4 +102,9 @@ extension TestHost {
       for pid in pids(of: program, on: host) { kill(pid, SIGKILL) }
     }
   }
+
+  /// Whether this host and the one that the VM runs on have found each other.
+  public func sees(_ vm: String, on host: String) -> Bool {
+    (try? self.vm(vm)?.host == host && !on(host, "host", "ls").text.contains("down")) == true
+  }
 }

@@ -16,8 +16,15 @@ final class Device: Sendable {
     try FileManager.default.createDirectory(atPath: state, withIntermediateDirectories: true)
   }
 
-  /// The device's host, h1, is on that link, and h2 in the cloud.
-  func labUp(link: String) throws { try call(["lab", "up", "--hosts", "2", "--link", link]) }
+  /// Two hosts near each other.
+  func labUp() throws {
+    try call(["lab", "up", "--hosts", "2", "--link", "wifi"])
+    try setLink("lan")
+  }
+
+  /// The device's host, h1, is on that link now, and h2 in the cloud.
+  func setLink(_ link: String) throws { try call(["lab", "link", link]) }
+
   func labDown() throws { try call(["lab", "down"]) }
 
   /// - Parameter cpuPercent: of one processor; nil: all of it.
@@ -27,10 +34,8 @@ final class Device: Sendable {
         + (cpuPercent.map { ["--cpu-limit", "\($0)"] } ?? []))
   }
 
-  /// Keeps a standby on h2; returns when it is there.
-  func replicate(_ name: String, everyS: Double) throws {
-    try call(["replicate", name, "--to", "h2", "--every", "\(everyS)"])
-  }
+  /// Makes a standby on h2; returns when it is there. Its checkpoints come when they are asked for.
+  func replicate(_ name: String) throws { try call(["replicate", name, "--to", "h2"]) }
 
   /// One more checkpoint now: the standby is what the device is.
   func checkpoint(_ name: String) throws { try call(["checkpoint", name]) }

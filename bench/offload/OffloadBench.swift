@@ -12,7 +12,6 @@ struct OffloadBench {
   /// Whether the clones' host has a standby of the device.
   let standby: Bool
   static let cpuPercent = 5
-  private static let checkpointEveryS = 1.0
 
   struct Row: Encodable {
     var bench = "offload"
@@ -20,7 +19,7 @@ struct OffloadBench {
     var block: String
     var input: String
     var link: String
-    /// Forks are warm: the clones' host has a standby, with a checkpoint each second and one before each run.
+    /// Forks are warm: the clones' host has a standby, with a checkpoint before each run.
     var standby: Bool
     var cpuLimitPercent = OffloadBench.cpuPercent
     var limitS: Double
@@ -62,16 +61,17 @@ struct OffloadBench {
     var rows: [Row] = []
     for link in links {
       say("a device at \(Self.cpuPercent) % behind \(link), and a clone's host")
-      try device.labUp(link: link)
+      try device.labUp()
       if clones.isEmpty {
-        try home.begin(programs.map { ($0, inputs(of: $0)) }, cpuPercent: Self.cpuPercent)
         clones = try runInClone()
+        try home.begin(programs.map { ($0, inputs(of: $0)) }, cpuPercent: Self.cpuPercent)
       }
       try device.start("dev", cpuPercent: Self.cpuPercent)
       if standby {
-        say("  the standby's first checkpoint")
-        try device.replicate("dev", everyS: Self.checkpointEveryS)
+        say("  the standby's first checkpoint, over the cable")
+        try device.replicate("dev")
       }
+      try device.setLink(link)
       var offloaded: [Offloaded] = []
       try each { program, input in
         offloaded.append(try offload(program, input, link, clones[key(program, input)]!))

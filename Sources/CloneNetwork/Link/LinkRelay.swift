@@ -18,17 +18,23 @@ package final class LinkRelay {
   /// The taps `near` and `far` are made in those namespaces if they are not there. EBUSY: another relay has one.
   package init(
     near: String, in nearNamespace: NetworkNamespace, far: String, in farNamespace: NetworkNamespace,
-    up: LinkQueue, down: LinkQueue
+    up: LinkRate, down: LinkRate
   ) throws {
     ends = [
       try nearNamespace.run { try TapDevice.open(near) }, try farNamespace.run { try TapDevice.open(far) },
     ]
-    queues = [up, down]
+    queues = [LinkQueue(up), LinkQueue(down)]
     epoll = try Epoll()
     for (index, end) in ends.enumerated() {
       try end.setNonBlocking()
       try epoll.add(end, .readable, tag: UInt64(index))
     }
+  }
+
+  /// For what is sent from now on.
+  package func setRates(up: LinkRate, down: LinkRate) {
+    queues[0].rate = up
+    queues[1].rate = down
   }
 
   /// Relays until a tap is gone or `isWanted`, asked once a second, says no.

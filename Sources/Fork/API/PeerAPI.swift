@@ -43,7 +43,7 @@ struct PeerAPI: Snowfork_V1_Peer.SimpleServiceProtocol {
         }
       }
       guard let header else { throw ForkError(.invalid, "a snapshot came without its header.") }
-      try await service.receive(header, descriptor: descriptor)
+      try await service.receive(header, descriptor)
       return .init()
     }
   }

@@ -101,7 +101,9 @@ extension ForkService {
     pacings[name]?.last = .init(began: .microseconds(Int64(began)), took: .microseconds(Int64(took)))
     guard bytes > 0, let before = replications[name]?.linkBytesPerSecond else { return }
     let speed = Int64(min(Double(bytes) * 1e6 / Double(max(1, microseconds)), 1e12))
-    replications[name]?.linkBytesPerSecond = before == 0 ? max(1, speed) : max(1, (before + speed) / 2)
+    // What took long is sure; other figures may be of a moment.
+    let isSure = before == 0 || microseconds >= 200_000
+    replications[name]?.linkBytesPerSecond = max(1, isSure ? speed : (before + speed) / 2)
   }
 
   // MARK: The loop

@@ -25,11 +25,7 @@ extension ForkService {
     await takeTurn(turn)
     defer { turns.leave(turn) }
     try? await applyQueue(found.replica)
-    guard let recorded = standbys[found.replica], recorded.state == .standby, !recorded.snapshot.isEmpty
-    else {
-      throw ForkError(.refused, "\(what): it was activated meanwhile. See sfctl ps.")
-    }
-    let standby = try await confirmed(recorded, what)
+    let standby = try await confirmedStandby(found.replica, what)
     guard standby.queue.isEmpty, snapshots[standby.snapshot] == nil else {
       throw ForkError(
         .refused, "\(what): clones of it run, or forks to this host that began with it. End those first.")

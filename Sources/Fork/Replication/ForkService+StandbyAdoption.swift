@@ -33,9 +33,12 @@ extension ForkService {
   }
 
   /// The standby as it can be run: pages, disks and what is recorded are of the same checkpoint. The caller has its turn.
-  func confirmed(_ standby: StandbyRecord, _ what: String) async throws -> StandbyRecord {
+  func confirmedStandby(_ replica: String, _ what: String) async throws -> StandbyRecord {
+    guard let recorded = standbys[replica], recorded.state == .standby, !recorded.snapshot.isEmpty else {
+      throw ForkError(.refused, "\(what): it was activated meanwhile. See sfctl ps.")
+    }
     let held = try await memtap.run { try $0.standbys() }
-    guard let adopted = await adopt(standby.replica, from: held) else {
+    guard let adopted = await adopt(replica, from: held) else {
       throw ForkError(
         .failed, "\(what): its pages are gone. Its home sends another, or make one with sfctl replicate.")
     }

@@ -33,7 +33,7 @@ extension ForkService {
     }
   }
 
-  private func settle(_ replica: String) async {
+  func settle(_ replica: String) async {
     let turn = Self.standbyKey(replica)
     await takeTurn(turn)
     defer { turns.leave(turn) }
@@ -103,11 +103,7 @@ extension ForkService {
     let turn = Self.standbyKey(found.replica)
     await takeTurn(turn)
     defer { turns.leave(turn) }
-    guard let recorded = standbys[found.replica], recorded.state == .standby, !recorded.snapshot.isEmpty
-    else {
-      throw ForkError(.refused, "\(what): it was activated meanwhile. See sfctl ps.")
-    }
-    let standby = try await confirmed(recorded, what)
+    let standby = try await confirmedStandby(found.replica, what)
     let id = standby.snapshot
     if snapshots[id] != nil { return id }
     let (machine, state) = try machineAndState(of: standby, what)

@@ -1,5 +1,7 @@
 import Foundation
+import LinuxSystem
 import Memtap
+import Replicator
 import Wire
 
 /// A fork to a host that has a standby of the VM: what was not written since its last checkpoint is there already.
@@ -41,5 +43,49 @@ extension ForkService {
       standby: standby.snapshot,
       mark: StandbyMark(sequence: header.warm.sequence, digest: Array(header.warm.digest)),
       written: Array(header.warm.written))
+  }
+
+  /// A checkpoint that is on its way there has what this fork would send again: it is waited for, but not long.
+  func settleCheckpoint(of name: String, on host: String) async {
+    let deadline = ContinuousClock.now + .seconds(3)
+    while replications[name]?.host == host, replications[name]?.pending != nil,
+      turns.isTaken(Self.replicationKey(name)), ContinuousClock.now < deadline
+    {
+      try? await Task.sleep(for: .milliseconds(5))
+    }
+  }
+
+  /// The descriptor as a change of the device state that the standby's host has, 1 KB instead of 400. Nil: the way there is
+  /// so fast that it is not worth the 20 ms which that takes, or not known.
+  func change(_ descriptor: Data, ofParent name: String) async -> Data? {
+    guard let record = replications[name], record.linkBytesPerSecond > 0,
+      record.linkBytesPerSecond < Self.slowBytesPerSecond
+    else { return nil }
+    let path = Configuration.stateFile(configuration.outgoingDirectory(record.replica), record.sequence)
+    return try? await workers.run {
+      guard let state = FileManager.default.contents(atPath: path) else { return nil }
+      return Data(StateDelta.encode(Array(descriptor), on: Array(state)))
+    }
+  }
+
+  private static let slowBytesPerSecond = 20_000_000
+
+  /// The descriptor of which that is a change.
+  func descriptor(
+    of change: Data, _ header: Snowfork_V1_DeliverSnapshotRequest.Header
+  ) async throws -> Data {
+    guard let warm = warmth(header) else {
+      throw ForkError(.refused, "the standby here is not of checkpoint \(header.warm.sequence).")
+    }
+    let directory = configuration.standbyDirectory(Self.hexadecimal(header.warm.replica))
+    let path = Configuration.stateFile(directory, Int64(warm.mark.sequence))
+    return try await workers.run {
+      guard let state = FileManager.default.contents(atPath: path) else {
+        throw ForkError(.refused, "the standby's device state is missing.")
+      }
+      do { return Data(try StateDelta.decode(Array(change), on: Array(state))) } catch {
+        throw ForkError(.refused, "\(error)")
+      }
+    }
   }
 }

@@ -62,59 +62,75 @@ extension Pager {
     MemtapError(.state, operation: "checkpoint", subject: order.snapshot, cause: cause)
   }
 
-  /// Pages of one step, between which faults are served: of many runs, for a guest that writes here and there has no long
-  /// ones, and each step is a way to the family's thread and back.
-  private static let step = 64
-
   private func write(
     _ candidates: PageBitmap, of snapshot: Snapshot, since base: Snapshot?, _ free: inout PageBitmap,
     to writer: PageStreamWriter, _ order: CheckpointOrder
   ) throws {
-    let bytes = UnsafeMutableRawPointer.allocate(byteCount: 2 * Self.step * Page.bytes, alignment: 4096)
+    // Of a first checkpoint nobody misses what was free.
+    let skipped = base == nil ? free : nil
+    let areThere = try snapshot.forEachPage(of: candidates, but: skipped, since: base) { page, now, before in
+      if free.contains(page) {
+        // Free and not written since: zeros to the standby.
+        guard let before, memcmp(now, before, Page.bytes) != 0 else { return }
+        free.remove(contentsOf: page..<page + 1)
+        try writer.add(page, now, base: nil)
+      } else {
+        try writer.add(page, now, base: before)
+      }
+    }
+    guard areThere else { throw refuse(order, "pages of it can not be read") }
+  }
+}
+
+extension Snapshot {
+  /// Pages of one step, between which faults are served: of many runs, for a guest that writes here and there has no long
+  /// ones, and each step is a way to the family's thread and back.
+  private static let pagesOfStep = 64
+
+  /// What each of the pages is in this snapshot, and was in `base`, if there is one. Not on the family's thread, which goes
+  /// on meanwhile. False: pages can not be read; `body` may have had some.
+  func forEachPage(
+    of pages: PageBitmap, but skipped: PageBitmap?, since base: Snapshot?,
+    _ body: (PageIndex, UnsafeRawPointer, UnsafeRawPointer?) throws -> Void
+  ) rethrows -> Bool {
+    let most = Self.pagesOfStep
+    let bytes = UnsafeMutableRawPointer.allocate(byteCount: 2 * most * Page.bytes, alignment: 4096)
     defer { bytes.deallocate() }
-    nonisolated(unsafe) let (now, before) = (bytes, bytes + Self.step * Page.bytes)
-    let thread = snapshot.thread
+    nonisolated(unsafe) let (now, before) = (bytes, bytes + most * Page.bytes)
     var ranges: [PageRange] = []
     var count = 0
-    func step() throws {
-      let isThere = thread.perform { [ranges] in
+    func step() throws -> Bool {
+      let areThere = thread.perform { [ranges, thread] in
         var at = 0
         for range in ranges {
-          guard thread.peek(range, of: snapshot, into: now + at),
+          guard thread.peek(range, of: self, into: now + at),
             base.map({ thread.peek(range, of: $0, into: before + at) }) ?? true
           else { return false }
           at += range.count * Page.bytes
         }
         return true
       }
-      guard isThere else { throw refuse(order, "pages of it can not be read") }
+      guard areThere else { return false }
       for (index, page) in ranges.joined().enumerated() {
         let at = index * Page.bytes
-        if free.contains(page) {
-          // Free and not written since: zeros to the standby.
-          if base == nil || memcmp(now + at, before + at, Page.bytes) == 0 { continue }
-          free.remove(contentsOf: page..<page + 1)
-          try writer.add(page, now + at, base: nil)
-        } else {
-          try writer.add(page, now + at, base: base == nil ? nil : before + at)
-        }
+        try body(page, now + at, base == nil ? nil : UnsafeRawPointer(before + at))
       }
       ranges.removeAll(keepingCapacity: true)
       count = 0
+      return true
     }
-    for run in candidates.runs {
+    for run in pages.runs {
       var first = run.lowerBound
       while first < run.upperBound {
-        let range = first..<min(first + Self.step - count, run.upperBound)
+        let range = first..<min(first + most - count, run.upperBound)
         first = range.upperBound
-        // Of a first checkpoint nobody misses what was free.
-        if base == nil, free.contains(contentsOf: range) { continue }
+        if let skipped, skipped.contains(contentsOf: range) { continue }
         ranges.append(range)
         count += range.count
-        if count == Self.step { try step() }
+        if count == most { guard try step() else { return false } }
       }
     }
-    try step()
+    return try step()
   }
 }
 

@@ -105,17 +105,12 @@ extension Pager {
   private func fill(_ cache: MemoryFile, _ states: PageStates, from pages: PageStreamReader) throws {
     while let block = try pages.nextBlock() {
       guard block.changes == 0 else { throw CheckpointError.sizes("a full one has changes") }
-      var index = 0
-      while index < block.numbers.count {
-        var end = index + 1
-        while end < block.numbers.count, block.numbers[end] == block.numbers[end - 1] + 1 { end += 1 }
-        let first = Int(block.numbers[index])
-        let count = (end - index) * Page.bytes
+      try block.forEachRun { run, bytes in
+        let count = run.count * Page.bytes
         let written = try cache.write(
-          at: UInt64(first) * UInt64(Page.bytes), from: block.page(index), count: count)
+          at: UInt64(run.lowerBound) * UInt64(Page.bytes), from: bytes, count: count)
         guard written == count else { throw SystemError("pwrite", subject: "a standby", errno: ENOSPC) }
-        states.fill(first..<first + end - index, .present)
-        index = end
+        states.fill(run, .present)
       }
     }
     _ = try pages.zeroRuns()

@@ -1,3 +1,4 @@
+import Glibc
 import GuestMemory
 
 /// A snapshot of another host's VM whose standby is here: what was not written since the standby's checkpoint is as
@@ -25,6 +26,12 @@ extension Pager {
       }
       return snapshot.changed(since: before)
     }
+    // Beside a page that was written others were saved, and came to nothing.
+    var same = PageBitmap(pageCount: pages.pageCount)
+    let areCompared = snapshot.forEachPage(of: pages, but: nil, since: before) { page, now, then in
+      if let then, memcmp(now, then, Page.bytes) == 0 { same.insert(contentsOf: page..<page + 1) }
+    }
+    if areCompared { same.runs.forEach { pages.remove(contentsOf: $0) } }
     // What is zeros to the standby may be in use now.
     do {
       let free = try FreeAtStandby.read(before.directory, pageCount: before.pageCount)

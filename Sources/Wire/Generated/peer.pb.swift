@@ -496,6 +496,9 @@ public nonisolated struct Snowfork_V1_DeliverSnapshotRequest: Sendable {
     /// pages that differ: runs of first 4, count 4, little-endian
     public var written: Data = Data()
 
+    /// it comes as a StateDelta on that checkpoint's device state
+    public var descriptorIsChange: Bool = false
+
     public var unknownFields = SwiftProtobuf.UnknownStorage()
 
     public init() {}
@@ -1588,7 +1591,7 @@ nonisolated extension Snowfork_V1_DeliverSnapshotRequest.Header: SwiftProtobuf.M
 
 nonisolated extension Snowfork_V1_DeliverSnapshotRequest.Warm: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = Snowfork_V1_DeliverSnapshotRequest.protoMessageName + ".Warm"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}replica\0\u{1}sequence\0\u{1}digest\0\u{1}written\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}replica\0\u{1}sequence\0\u{1}digest\0\u{1}written\0\u{3}descriptor_is_change\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1600,6 +1603,7 @@ nonisolated extension Snowfork_V1_DeliverSnapshotRequest.Warm: SwiftProtobuf.Mes
       case 2: try { try decoder.decodeSingularUInt64Field(value: &self.sequence) }()
       case 3: try { try decoder.decodeSingularBytesField(value: &self.digest) }()
       case 4: try { try decoder.decodeSingularBytesField(value: &self.written) }()
+      case 5: try { try decoder.decodeSingularBoolField(value: &self.descriptorIsChange) }()
       default: break
       }
     }
@@ -1618,6 +1622,9 @@ nonisolated extension Snowfork_V1_DeliverSnapshotRequest.Warm: SwiftProtobuf.Mes
     if !self.written.isEmpty {
       try visitor.visitSingularBytesField(value: self.written, fieldNumber: 4)
     }
+    if self.descriptorIsChange != false {
+      try visitor.visitSingularBoolField(value: self.descriptorIsChange, fieldNumber: 5)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1626,6 +1633,7 @@ nonisolated extension Snowfork_V1_DeliverSnapshotRequest.Warm: SwiftProtobuf.Mes
     if lhs.sequence != rhs.sequence {return false}
     if lhs.digest != rhs.digest {return false}
     if lhs.written != rhs.written {return false}
+    if lhs.descriptorIsChange != rhs.descriptorIsChange {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -9,7 +9,7 @@ struct LabCommand: AsyncParsableCommand {
     discussion: "EXAMPLE: sfctl lab up --hosts 4 && sfctl vm start dev && sfctl fork dev -n 8",
     subcommands: [
       LabUpCommand.self, LabListCommand.self, LabExecCommand.self, LabLossCommand.self, LabCutCommand.self,
-      LabMendCommand.self, LabDownCommand.self, LabRelayCommand.self,
+      LabMendCommand.self, LabLinkCommand.self, LabDownCommand.self, LabRelayCommand.self,
     ])
 
   static var paths: RuntimePaths { RuntimePaths.fromEnvironment() }
@@ -163,6 +163,20 @@ struct LabMendCommand: AsyncParsableCommand {
   func run() async throws {
     let lab = try LabCommand.current()
     try lab.setConnected(true, host: lab.host(host))
+  }
+}
+
+struct LabLinkCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "link", abstract: "Give a host that was made with --link another link.",
+    discussion: "EXAMPLE: sfctl lab link h1=3g")
+
+  @Argument(help: "3g, wifi or lan, of h1 or of a HOST.", completion: .list(Link.allCases.map(\.rawValue)))
+  var link: LinkArgument
+
+  func run() async throws {
+    var lab = try LabCommand.current()
+    try await lab.setLink(link.link, on: lab.host(link.host), LabCommand.paths)
   }
 }
 

@@ -19,15 +19,14 @@ enum Link: String, Codable, CaseIterable {
 
   var isLimited: Bool { figures != nil }
 
-  /// From the host, and to it; half of the round trip each.
-  var queues: (up: LinkQueue, down: LinkQueue)? {
-    figures.map { figures in
-      let delay = figures.roundTrip * 1000 / 2
-      return (
-        LinkQueue(bytesPerSecond: figures.up / 8, delayNanoseconds: delay),
-        LinkQueue(bytesPerSecond: figures.down / 8, delayNanoseconds: delay)
-      )
-    }
+  /// From the host, and to it; half of the round trip each. A relay's `lan` is 10 Gbit/s.
+  var rates: (up: LinkRate, down: LinkRate) {
+    let figures = figures ?? (roundTrip: 0, up: 10_000_000_000, down: 10_000_000_000)
+    let delay = figures.roundTrip * 1000 / 2
+    return (
+      LinkRate(bytesPerSecond: figures.up / 8, delayNanoseconds: delay),
+      LinkRate(bytesPerSecond: figures.down / 8, delayNanoseconds: delay)
+    )
   }
 
   var text: String {

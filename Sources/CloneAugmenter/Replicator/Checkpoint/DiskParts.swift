@@ -66,7 +66,7 @@ public struct CheckpointDisk {
     let disk = try open(path)
     let pages = pages
     while let block = try pages.nextBlock() {
-      for (range, _) in try runs(of: block) {
+      try forEachRun(of: block) { range, _ in
         try disk.reserve(at: range.lowerBound, count: range.upperBound - range.lowerBound)
       }
     }
@@ -87,7 +87,7 @@ public struct CheckpointDisk {
 
   private func write(to disk: MemoryFile, from pages: PageStreamReader) throws {
     while let block = try pages.nextBlock() {
-      for (range, start) in try runs(of: block) {
+      try forEachRun(of: block) { range, start in
         let count = Int(range.upperBound - range.lowerBound)
         guard try disk.write(at: range.lowerBound, from: start, count: count) == count else {
           throw SystemError("pwrite", subject: "a standby's disk", errno: ENOSPC)
@@ -95,30 +95,22 @@ public struct CheckpointDisk {
       }
     }
     for run in try pages.zeroRuns() {
-      let range = bytes(of: run.lowerBound, run.count)
+      let range = bytes(of: run)
       try disk.punchHole(at: range.lowerBound, count: range.upperBound - range.lowerBound)
     }
   }
 
   /// Pages that lie together, as bytes of the disk, and where they stand in the block.
-  private func runs(
-    of block: PageStreamReader.Block
-  ) throws -> [(range: Range<UInt64>, start: UnsafeRawPointer)] {
+  private func forEachRun(
+    of block: PageStreamReader.Block, _ body: (Range<UInt64>, UnsafeRawPointer) throws -> Void
+  ) throws {
     guard block.changes == 0 else { throw CheckpointError.sizes("a disk has changes") }
-    var runs: [(Range<UInt64>, UnsafeRawPointer)] = []
-    var index = 0
-    while index < block.numbers.count {
-      var end = index + 1
-      while end < block.numbers.count, block.numbers[end] == block.numbers[end - 1] + 1 { end += 1 }
-      runs.append((bytes(of: Int(block.numbers[index]), end - index), UnsafeRawPointer(block.page(index))))
-      index = end
-    }
-    return runs
+    try block.forEachRun { run, start in try body(bytes(of: run), start) }
   }
 
-  private func bytes(of first: Int, _ count: Int) -> Range<UInt64> {
-    let begin = UInt64(first) * UInt64(Page.bytes)
-    return begin..<min(bytes, begin + UInt64(count) * UInt64(Page.bytes))
+  private func bytes(of run: PageRange) -> Range<UInt64> {
+    let begin = UInt64(run.lowerBound) * UInt64(Page.bytes)
+    return begin..<min(bytes, begin + UInt64(run.count * Page.bytes))
   }
 }
 

@@ -12,6 +12,18 @@ public final class PageStreamReader {
     public func isChange(_ index: Int) -> Bool { changes >> UInt64(index) & 1 != 0 }
     public func page(_ index: Int) -> UnsafeMutableRawPointer { bytes + index * Page.bytes }
 
+    /// Calls `body` with each run of pages that follow one another, and where the first of them is.
+    public func forEachRun(_ body: (PageRange, UnsafeRawPointer) throws -> Void) rethrows {
+      var index = 0
+      while index < numbers.count {
+        var end = index + 1
+        while end < numbers.count, numbers[end] == numbers[end - 1] + 1 { end += 1 }
+        let first = Int(numbers[index])
+        try body(first..<first + end - index, page(index))
+        index = end
+      }
+    }
+
     /// Makes a change the page itself: `base` is what it was.
     public func applyChange(_ index: Int, to base: UnsafeRawPointer) {
       _ = PageStreamWriter.exclusiveOr(page(index), base, into: page(index))
