@@ -142,6 +142,44 @@ struct SlowReplicaTests {
     #expect(try host.replicas().isEmpty)
     #expect(!FileManager.default.fileExists(atPath: host.state + "/lab/h2/replicas"))
   }
+
+  @Test("Checkpoints come by themselves while a program holds a ticket; its fork sends little")
+  func nearFork() throws {
+    let host = try #require(TestHost.here)
+    try host.device(options: ["--no-network"])
+    #expect(try host.sfctl("lab", "link", "lan").status == 0)
+    #expect(try host.sfctl("replicate", "dev", "--to", "h2").status == 0)
+    #expect(try host.sfctl("lab", "link", "wifi").status == 0)
+    defer { _ = try? host.sfctl("replicate", "dev", "--stop") }
+    func sequence() throws -> Int { try host.deviceReplica().sequence }
+    func sent() throws -> Int {
+      let file = "/sys/class/net/eth0/statistics/tx_bytes"
+      let text = try host.command(on: "h1", ["cat", file]).wait().text
+      return try #require(Int(text.trimmingCharacters(in: .whitespacesAndNewlines)))
+    }
+    // From this transfer it is known how slow the link is.
+    try host.inside("dev", "dd", "if=/dev/urandom", "of=/f", "bs=1k", "count=1500")
+    #expect(try host.sfctl("checkpoint", "dev").status == 0)
+    let program = try host.start(
+      ["exec", "dev", "--", "sh", "-c", "rm -f /tmp/go /tmp/fork; exec sf-wait 1 h2 /tmp/fork"])
+    try host.inside("dev", "dd", "if=/dev/urandom", "of=/g", "bs=1k", "count=1500")
+    let written = try sequence()
+    #expect(try eventually(seconds: 60) { try sequence() >= written + 2 }, "\(host.daemonLog.suffix(2000))")
+    let before = try sent()
+    try host.inside("dev", "touch", "/tmp/fork")
+    #expect(eventually(seconds: 60) { (try? host.vm("dev.1")?.state) == "running" })
+    let after = try sent()
+    // A few pages; the descriptor has 400 KB, and the file 1,500.
+    #expect(after - before < 600_000, "\(after - before) bytes\n\(host.daemonLog.suffix(2000))")
+    let digests = try ["dev", "dev.1"].map { try host.sfctl("exec", $0, "--", "md5sum", "/f", "/g").text }
+    #expect(digests[0] == digests[1] && digests[0].contains("/g"))
+    try host.inside("dev.1", "touch", "/tmp/go")
+    #expect(try program.wait(seconds: 60).status == 0)
+    // Nobody holds a ticket.
+    let last = try sequence()
+    Thread.sleep(forTimeInterval: 8)
+    #expect(try sequence() == last)
+  }
 }
 
 /// The device's host lives and is out of reach when its standby is activated.

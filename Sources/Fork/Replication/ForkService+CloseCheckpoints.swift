@@ -4,7 +4,7 @@ import LinuxSystem
 /// while a fork to the standby's host is near, so that little is missing there when it comes.
 extension ForkService {
   /// From one to the next, at least; and no more than half of the time one is on its way.
-  private static let closeInterval = Duration.seconds(1)
+  private static let closeInterval = Duration.seconds(5)
   /// A ticket that has waited for so long is not in a hurry.
   private static let closeTime: UInt64 = 120_000_000
 
