@@ -9,7 +9,7 @@ extension ForkService {
   /// With more runs than this a snapshot travels as if there were no standby.
   private static let runsMax = 60_000
 
-  /// What the host is told; nil: it has no standby, or one that is not of an earlier moment.
+  /// What the host is told; nil: it has no standby, or too much of it differs.
   func warmth(
     of snapshot: SnapshotRecord, on host: String
   ) async -> Snowfork_V1_DeliverSnapshotRequest.Warm? {

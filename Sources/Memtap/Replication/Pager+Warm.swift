@@ -13,18 +13,18 @@ extension Pager {
   package func written(_ snapshot: String, since base: String) throws(MemtapError) -> SnapshotLayout {
     let (snapshot, before) = (try self.snapshot(snapshot, "written"), try self.snapshot(base, "written"))
     try awaitTakeOver("written", snapshot.id)
-    guard before.thread === snapshot.thread, before.sequence < snapshot.sequence,
-      before.originName == snapshot.originName
+    guard before.thread === snapshot.thread, before !== snapshot, before.originName == snapshot.originName
     else {
       throw MemtapError(
-        .state, operation: "written", subject: snapshot.id,
-        cause: "\(base) is no earlier snapshot of the same VM")
+        .state, operation: "written", subject: snapshot.id, cause: "\(base) is no other snapshot of the same VM")
     }
+    // A checkpoint that was taken after the fork, and came before it.
+    let (older, newer) = before.sequence < snapshot.sequence ? (before, snapshot) : (snapshot, before)
     var pages = try snapshot.thread.attempt { () throws(MemtapError) -> PageBitmap in
       guard !before.isLost, !snapshot.isLost else {
         throw MemtapError(.state, operation: "written", subject: snapshot.id, cause: "pages of it were lost")
       }
-      return snapshot.changed(since: before)
+      return newer.changed(since: older)
     }
     // Beside a page that was written others were saved, and came to nothing.
     var same = PageBitmap(pageCount: pages.pageCount)
