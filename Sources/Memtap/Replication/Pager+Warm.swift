@@ -16,7 +16,7 @@ extension Pager {
     guard before.thread === snapshot.thread, before !== snapshot, before.originName == snapshot.originName
     else {
       throw MemtapError(
-        .state, operation: "written", subject: snapshot.id, cause: "\(base) is no other snapshot of the same VM")
+        .state, operation: "written", subject: snapshot.id, cause: "\(base) is of another VM, or the same")
     }
     // A checkpoint that was taken after the fork, and came before it.
     let (older, newer) = before.sequence < snapshot.sequence ? (before, snapshot) : (snapshot, before)
