@@ -54,7 +54,7 @@ public protocol MemtapControl: AnyObject, Sendable {
   func checkpoint(_ order: CheckpointOrder) throws(MemtapError) -> CheckpointPages
   /// Makes a standby what the checkpoint in the file says. After a crash at any moment it is what it was, or that.
   func receive(standby: String, parent: String, path: String) throws(MemtapError) -> StandbyStatus
-  /// Pages that may differ between a snapshot and the standby of an earlier one, of which a checkpoint was made.
+  /// Pages that may differ between a snapshot and a standby of another one of its VM, earlier or later.
   func written(_ snapshot: String, since base: String) throws(MemtapError) -> SnapshotLayout
   func standbys() throws(MemtapError) -> [StandbyStatus]
 
