@@ -138,6 +138,20 @@ struct ControllerTests {
     #expect(Double(offloads) * 500e3 <= controller.limits.trialUs + 0.05 * 200 * 5e6)
   }
 
+  @Test func whatOthersHaveOffloadedIsLearntAndNotPaidFor() {
+    let call = BlockCall(BlockID(program: "p", symbol: "f"))
+    let times = OffloadTimes(forwardUs: 5e6, runUs: 1e6, mergeUs: 1e6, totalUs: 40e6)
+    for outcome in [CallOutcome.returned(times), .failed(afterUs: 40e6), .gaveUp(afterUs: 40e6)] {
+      var (told, own) = (Controller(), Controller())
+      told.record(call, .home(us: 20e6))
+      own.record(call, .home(us: 20e6))
+      let before = told.accountUs(of: call.block)
+      told.record(call, outcome, wasDecided: false)
+      own.record(call, outcome)
+      #expect(told.accountUs(of: call.block) == before && own.accountUs(of: call.block) < before - 20e6)
+    }
+  }
+
   @Test func linksWithoutARateAreNone() {
     #expect(CloneLink(roundTripUs: 1, bytesPerSecond: 0) == nil)
     #expect(CloneLink(roundTripUs: -1, bytesPerSecond: 1) == nil)

@@ -100,13 +100,19 @@ public struct Controller: Sendable {
   /// Of what a failed offload took, one record, and of the call's run at home another. Times that are negative or no
   /// numbers are not taken.
   ///
-  /// - Parameter link: the way to the clone as it was meanwhile, if the caller knows.
-  public mutating func record(_ call: BlockCall, _ outcome: CallOutcome, link: CloneLink? = nil) {
+  /// - Parameters:
+  ///   - link: the way to the clone as it was meanwhile, if the caller knows.
+  ///   - wasDecided: false: somebody else has said that the call is to be offloaded. It is learnt from, but not paid for:
+  ///     the account is as before.
+  public mutating func record(
+    _ call: BlockCall, _ outcome: CallOutcome, link: CloneLink? = nil, wasDecided: Bool = true
+  ) {
     guard outcome.isPossible else { return }
     if let link { self.link = link }
     let index = BlockProfile.index(sizeHint: call.sizeHint)
     var profile = blocks[call.block] ?? BlockProfile(accountUs: limits.trialUs)
     let expectedUs = profile.expectedHome(index)?.us
+    let (accountUs, pending) = (profile.accountUs, profile.classes[index]?.pending)
     switch outcome {
     case .home(let us):
       profile.explainGivingUp(index, homeUs: us)
@@ -129,6 +135,10 @@ public struct Controller: Sendable {
       if let expectedUs, afterUs >= 0.6 * expectedUs { profile.postpone(index, costUs: afterUs) }
     case .failed(let afterUs):
       profile.fail(index, afterUs: afterUs)
+    }
+    if !wasDecided {
+      profile.accountUs = accountUs
+      profile.classes[index]?.pending = pending ?? SizeClass.Pending()
     }
     blocks[call.block] = profile
   }

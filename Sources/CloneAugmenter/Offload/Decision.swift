@@ -113,11 +113,16 @@ final class Decider {
       bytesHome: measure.bytesHome)
     switch measure.outcome {
     case .home: break
-    case .merged: controller.record(call, .returned(times))
-    case .cameHomeEarly: controller.record(call, .cameHomeEarly(times))
-    case .gaveUp: controller.record(call, .gaveUp(afterUs: times.totalUs))
-    case .dropped, .conflict: controller.record(call, .failed(afterUs: times.totalUs))
+    case .merged: record(.returned(times))
+    case .cameHomeEarly: record(.cameHomeEarly(times))
+    case .gaveUp: record(.gaveUp(afterUs: times.totalUs))
+    case .dropped, .conflict: record(.failed(afterUs: times.totalUs))
     }
+  }
+
+  /// What the user has had offloaded the controller does not pay for.
+  private func record(_ outcome: CallOutcome) {
+    controller.record(call, outcome, wasDecided: options.mode == .auto)
   }
 
   /// Whether a ticket is to be had before the next call comes: a clone that waits costs its host memory.
