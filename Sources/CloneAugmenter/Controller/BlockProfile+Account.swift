@@ -3,7 +3,7 @@ import Glibc
 /// What offloads are believed to have saved.
 extension BlockProfile {
   /// Of what may be earned: the rest covers what estimates err.
-  private static let earnedShare = 0.9
+  static let earnedShare = 0.9
 
   /// Home's factor over a clone, and its error, as logarithms: the mean of all classes, by how well each is known.
   var slowness: (mean: Double, error: Double)? {

@@ -91,7 +91,9 @@ public struct Controller: Sendable {
     // What waits costs nothing but when nothing comes; what is given up costs a whole call at home.
     let patience = min(max(exp(3 * offload.deviation), 2), 8)
     let wait = max(patience, min(home.us / offload.typicalUs, 0.2 / (share + 0.005)))
-    let wholeUs = min(profile.accountUs, wait * offload.typicalUs)
+    // If it is given up, the call itself runs at home, and earns.
+    let ownUs = sizeClass.home.isEmpty ? 0 : BlockProfile.earnedShare * limits.overrun * sizeClass.homeUsLow
+    let wholeUs = min(profile.accountUs + ownUs, wait * offload.typicalUs)
     return wholeUs >= (offload.isBorrowed ? 0.7 : 1.5) * offload.typicalUs ? wholeUs : nil
   }
 
