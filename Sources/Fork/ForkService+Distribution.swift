@@ -64,7 +64,7 @@ extension ForkService {
       $0.kept = snapshot.kept
       if let warm { $0.warm = warm }
     }
-    if warm != nil, let change = await change(descriptor, ofParent: snapshot.parent) {
+    if let warm, let change = await change(descriptor, on: warm, ofParent: snapshot.parent) {
       header.warm.descriptorIsChange = true
       do { return try await put(header, change, on: host) } catch let error as RPCError
         where error.code == .failedPrecondition

@@ -57,18 +57,21 @@ extension ForkService {
 
   /// The descriptor as a change of the device state that the standby's host has, 1 KB instead of 400. Nil: the way there is
   /// so fast that it is not worth the 20 ms which that takes, or not known.
-  func change(_ descriptor: Data, ofParent name: String) async -> Data? {
-    guard let record = replications[name], record.linkBytesPerSecond > 0,
-      record.linkBytesPerSecond < Self.slowBytesPerSecond
-    else { return nil }
-    let path = Configuration.stateFile(configuration.outgoingDirectory(record.replica), record.sequence)
+  func change(
+    _ descriptor: Data, on warm: Snowfork_V1_DeliverSnapshotRequest.Warm, ofParent name: String
+  ) async -> Data? {
+    guard let speed = replications[name]?.linkBytesPerSecond, 1..<Self.slowBytesPerSecond ~= speed else {
+      return nil
+    }
+    let directory = configuration.outgoingDirectory(Self.hexadecimal(warm.replica))
+    let path = Configuration.stateFile(directory, Int64(warm.sequence))
     return try? await workers.run {
       guard let state = FileManager.default.contents(atPath: path) else { return nil }
       return Data(StateDelta.encode(Array(descriptor), on: Array(state)))
     }
   }
 
-  private static let slowBytesPerSecond = 20_000_000
+  private static let slowBytesPerSecond: Int64 = 20_000_000
 
   /// The descriptor of which that is a change.
   func descriptor(
