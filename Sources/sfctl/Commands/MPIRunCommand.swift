@@ -7,7 +7,8 @@ struct MPIRunCommand: AsyncParsableCommand {
     abstract: "Fork a VM and run an MPI program over its clones, a rank in each; then end them.",
     discussion: """
       mpiexec runs in the VM, whose image needs mpich and libsnowflock, and reaches its clones by sf-exec. Standard \
-      streams and signals are mpiexec's, and so is the exit status. What is placed before the program is for mpiexec.
+      streams and signals are mpiexec's, and so is the exit status (128 + the signal that it was sent, where it says 0). What \
+      is placed before the program is for mpiexec.
 
       EXAMPLE: sfctl mpirun -n 8 dev -- cpi
       """)
@@ -40,7 +41,8 @@ struct MPIRunCommand: AsyncParsableCommand {
       throw error
     }
     try await end(fork.ticket)
-    throw ExitCode(status)
+    // mpiexec may end with 0 when its ranks were killed by a signal that it passed on.
+    throw ExitCode(status == 0 ? ForwardedSignals.last.map { 128 + $0 } ?? 0 : status)
   }
 
   /// Interrupted before it has an answer, the daemon ends the clones by itself.

@@ -1,6 +1,6 @@
 /* sf-mpirun -n N [OPTION OF MPIEXEC]... PROGRAM ARGUMENT...: forks this VM into N clones and runs an MPI program, a
- * rank in each. mpiexec runs here and reaches the clones by sf-rsh. Its exit status; 255: it did not come to that. The
- * clones are ended when it has ended. */
+ * rank in each. mpiexec runs here and reaches the clones by sf-rsh. Its exit status, or 128 + the signal that it was sent if
+ * that is 0; 255: it did not come to that. The clones are ended when it has ended. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>
@@ -13,9 +13,11 @@
 #include <unistd.h>
 
 static volatile sig_atomic_t pending; /* a signal that came before there was anybody to have it */
+static volatile sig_atomic_t last;    /* the last signal that came */
 static volatile pid_t launcher;
 
 static void forward(int number) {
+  last = number;
   if (launcher > 0)
     kill(launcher, number);
   else
@@ -67,6 +69,8 @@ static int launch(char *names, char **arguments, int count) {
   int status;
   while (waitpid(child, &status, 0) < 0)
     if (errno != EINTR) return fail("waitpid: %s", strerror(errno));
+  /* mpiexec may end with 0 when its ranks were killed by a signal that it passed on. */
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0 && last) return 128 + last;
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
