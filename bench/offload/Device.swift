@@ -48,6 +48,8 @@ final class Device: Sendable {
     var status: Int32?
     var output: Data
     var microseconds: Double
+    /// What this machine's host took of its processors meanwhile.
+    var stolenPercent: Double
   }
 
   /// The program by itself.
@@ -86,7 +88,11 @@ final class Device: Sendable {
     let decoder = JSONDecoder()
     decoder.keyDecodingStrategy = .convertFromSnakeCase
     let report = try? decoder.decode(Report.self, from: files.run.output)
-    return (Run(status: files.run.status, output: files.errors, microseconds: files.run.microseconds), report)
+    return (
+      Run(
+        status: files.run.status, output: files.errors, microseconds: files.run.microseconds,
+        stolenPercent: files.run.stolenPercent), report
+    )
   }
 
   // MARK: - sfctl
@@ -121,6 +127,7 @@ final class Device: Sendable {
     process.standardOutput = try FileHandle(forWritingTo: names[0])
     process.standardError = try FileHandle(forWritingTo: names[1])
     let begin = ContinuousClock.now
+    let stolen = StolenTime()
     try process.run()
     var isOver = false
     while process.isRunning {
@@ -135,7 +142,9 @@ final class Device: Sendable {
     let microseconds = (ContinuousClock.now - begin) / .microseconds(1)
     let data = try names.map { try Data(contentsOf: $0) }
     return (
-      Run(status: isOver ? nil : process.terminationStatus, output: data[0], microseconds: microseconds),
+      Run(
+        status: isOver ? nil : process.terminationStatus, output: data[0], microseconds: microseconds,
+        stolenPercent: stolen.percent),
       data[1]
     )
   }

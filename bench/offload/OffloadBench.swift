@@ -41,6 +41,10 @@ struct OffloadBench {
     var maxSpeedUp: Double
     var alwaysSpeedUp: Double
     var autoSpeedUp: Double
+    /// What this machine's host took of its processors during these runs.
+    var homeStolenPercent: Double
+    var alwaysStolenPercent: Double
+    var autoStolenPercent: [Double]
     /// Output and status of each run that ended are the program's at home.
     var sameOutput: Bool
   }
@@ -112,7 +116,8 @@ struct OffloadBench {
       if standby { try device.checkpoint("dev") }
       let result = try device.offload(program, input, on: "dev", mode: mode, limitS: limitS)
       let whither = (result.report?.offloaded ?? 0) > 0 ? "offloaded" : "at home"
-      say("  \(program.name) \(input.name) \(mode): \(seconds(result.run.microseconds)), \(whither)")
+      let stolen = result.run.stolenPercent >= 3 ? ", \(Int(result.run.stolenPercent)) % stolen" : ""
+      say("  \(program.name) \(input.name) \(mode): \(seconds(result.run.microseconds)), \(whither)\(stolen)")
       return result
     }
     let always = try run("always")
@@ -140,7 +145,8 @@ struct OffloadBench {
       choice: (last.report?.offloaded ?? 0) > 0 ? "offload" : "home",
       maxSpeedUp: homeUs / part.clone.microseconds,
       alwaysSpeedUp: homeUs / part.always.run.microseconds, autoSpeedUp: homeUs / last.run.microseconds,
-      sameOutput: isSame)
+      homeStolenPercent: home.stolenPercent, alwaysStolenPercent: part.always.run.stolenPercent,
+      autoStolenPercent: part.auto.map(\.run.stolenPercent), sameOutput: isSame)
   }
 
   /// Standard output and error come together by one way and apart by the other: in no order.
@@ -190,6 +196,11 @@ struct OffloadBench {
           wide(factor(row.autoSpeedUp), 9),
           wide(row.choice, 8), row.sameOutput ? "yes" : "NO",
         ].joined(separator: " "))
+    }
+    let stolen =
+      rows.flatMap { [$0.homeStolenPercent, $0.alwaysStolenPercent] + $0.autoStolenPercent }.max() ?? 0
+    if stolen >= 3 {
+      say("\nThis machine's host took up to \(Int(stolen)) % of its processors during a run.")
     }
     say("\nWanted:")
     let slowest = rows.map { ($0.autoUs.last ?? 0) / $0.homeUs }.max() ?? 0
