@@ -264,7 +264,7 @@ extension ForkService {
       let activatedAt = log.elapsedMicroseconds
       guests[name]?.record.activateMicroseconds = Int64(activated - begin)
       let agentMicroseconds = try await session?.giveIdentity(
-        identity(of: record, snapshot: snapshot, request: request))
+        identity(of: record, snapshot: snapshot, request: request), while: isFetching(name))
       self.log.debug(
         "\(name) is ready",
         metadata: [
@@ -280,21 +280,5 @@ extension ForkService {
       await endClone(name, .lost, reason: reason)
       return nil
     }
-  }
-
-  func identity(
-    of record: VMRecord, snapshot: SnapshotRecord, request: UInt32
-  ) -> GuestMessage.Identity {
-    var generator = SystemRandomNumberGenerator()
-    func random(_ count: Int) -> [UInt8] {
-      (0..<count).map { _ in UInt8.random(in: 0...255, using: &generator) }
-    }
-    return GuestMessage.Identity(
-      epoch: UInt64(record.epoch), vmid: UInt32(record.vmid), processes: UInt32(record.processes),
-      hostname: record.name, machineID: random(GuestMessage.Identity.machineIDLength),
-      wallClockNanoseconds: Self.wallClockNanoseconds(), seed: random(GuestMessage.Identity.seedLength),
-      ticket: record.ticket ?? "", snapshot: snapshot.id, cloneRequest: request,
-      ipAddress: record.network?.addressText ?? "",
-      macAddress: record.network?.mac.map { "\($0)" } ?? "", gateway: record.network?.gatewayText ?? "")
   }
 }

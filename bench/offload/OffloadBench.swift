@@ -7,6 +7,8 @@ struct OffloadBench {
   let links: [String]
   let programs: [BenchProgram]
   let quick: Bool
+  /// Of each program the largest input only.
+  let largest: Bool
   /// The longest that a run may take; one that takes longer counts as this, and its row says so.
   let limitS: Double
   /// Whether the clones' host has a standby of the device.
@@ -163,7 +165,8 @@ struct OffloadBench {
   }
 
   private func inputs(of program: BenchProgram) -> [BenchProgram.Input] {
-    quick ? Array(program.inputs.prefix(2)) : program.inputs
+    if largest { return program.inputs.suffix(1) }
+    return quick ? Array(program.inputs.prefix(2)) : program.inputs
   }
 
   private func key(_ program: BenchProgram, _ input: BenchProgram.Input) -> String {

@@ -1,5 +1,5 @@
 // bench-offload --image DIR --programs-directory DIR [--quick] [--links wifi,3g,lan] [--programs NAME,…] [--limit SECONDS]
-//   [--no-standby]
+//   [--no-standby] [--largest]
 // Started by bench/offload/run, which makes the image. JSON lines on stdout; progress and the table on stderr.
 import BenchSupport
 import Foundation
@@ -39,7 +39,7 @@ do {
   workspace.beforeEnd { try? device.labDown() }
   let bench = OffloadBench(
     device: device, links: links, programs: BenchProgram.all.filter { names.contains($0.name) }, quick: quick,
-    limitS: limitS, standby: !CommandLine.arguments.contains("--no-standby"))
+    largest: CommandLine.arguments.contains("--largest"), limitS: limitS, standby: !CommandLine.arguments.contains("--no-standby"))
   do {
     try bench.run()
   } catch {

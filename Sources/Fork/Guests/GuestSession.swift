@@ -95,13 +95,30 @@ final class GuestSession: Sendable {
 
   /// On return the clone is itself: name, machine-id, clock, random numbers. Throws `.refused` if it could not.
   /// Answers how long its agent took, microseconds.
-  func giveIdentity(_ identity: GuestMessage.Identity) async throws -> UInt64 {
-    guard case .identityTaken(let taken) = try await ask(.identity(identity), timeoutSeconds: 30) else {
-      throw GuestError.unexpected("no identity taken")
+  ///
+  /// A clone has what of its memory it touches: over a slow link that alone may take a minute. As long as `isFetching`
+  /// says each 30 s that some has come since, it is waited for.
+  func giveIdentity(
+    _ identity: GuestMessage.Identity, while isFetching: @escaping @Sendable () async -> Bool
+  ) async throws -> UInt64 {
+    let answer = channel.eventLoop.makePromise(of: GuestMessage.self)
+    let patience = Task {
+      repeat {
+        guard (try? await Task.sleep(for: .seconds(Self.identitySeconds))) != nil else { return }
+      } while await isFetching()
+      answer.fail(GuestError.timedOut(seconds: Self.identitySeconds))
     }
+    defer { patience.cancel() }
+    guard
+      case .identityTaken(let taken) = try await ask(
+        .identity(identity), timeoutSeconds: Self.identitySecondsMax, answer)
+    else { throw GuestError.unexpected("no identity taken") }
     if let reason = taken.reason { throw GuestError.refused(errno: 0, reason) }
     return taken.microseconds
   }
+
+  private static let identitySeconds = 30
+  private static let identitySecondsMax = 900
 
   func answer(_ request: UInt32, _ message: GuestMessage) { send(message, request: request) }
 
@@ -128,7 +145,14 @@ final class GuestSession: Sendable {
   }
 
   private func ask(_ message: GuestMessage, timeoutSeconds: Int) async throws -> GuestMessage {
-    let promise = channel.eventLoop.makePromise(of: GuestMessage.self)
+    try await ask(
+      message, timeoutSeconds: timeoutSeconds, channel.eventLoop.makePromise(of: GuestMessage.self))
+  }
+
+  /// `promise` may fail meanwhile: the answer is then for nobody.
+  private func ask(
+    _ message: GuestMessage, timeoutSeconds: Int, _ promise: EventLoopPromise<GuestMessage>
+  ) async throws -> GuestMessage {
     let handler = handler
     channel.eventLoop.execute {
       handler.value.ask(message, timeout: .seconds(Int64(timeoutSeconds)), promise: promise)

@@ -154,7 +154,8 @@ extension ForkService {
     if let session {
       guests[name]?.record.role = .parent
       guard let now = guests[name]?.record else { throw CancellationError() }
-      _ = try await session.giveIdentity(identity(of: now, snapshot: snapshot, request: 0))
+      _ = try await session.giveIdentity(
+        identity(of: now, snapshot: snapshot, request: 0), while: isFetching(name))
     }
     guard guests[name]?.record.state == .starting else {
       throw ForkError(.failed, "\(name) ended while it was started")

@@ -1,6 +1,6 @@
 /* sf-mpirun -n N [OPTION OF MPIEXEC]... PROGRAM ARGUMENT...: forks this VM into N clones and runs an MPI program, a
- * rank in each. mpiexec runs here and reaches the clones by sf-rsh. Its exit status, or 128 + the signal that it was sent if
- * that is 0; 255: it did not come to that. The clones are ended when it has ended. */
+ * rank in each. mpiexec runs here and reaches the clones by sf-rsh. Its exit status, or 128 + the signal that it was
+ * sent if that is 0; 255: it did not come to that. The clones are ended when it has ended. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>
