@@ -39,7 +39,8 @@ do {
   workspace.beforeEnd { try? device.labDown() }
   let bench = OffloadBench(
     device: device, links: links, programs: BenchProgram.all.filter { names.contains($0.name) }, quick: quick,
-    largest: CommandLine.arguments.contains("--largest"), limitS: limitS, standby: !CommandLine.arguments.contains("--no-standby"))
+    largest: CommandLine.arguments.contains("--largest"), limitS: limitS,
+    standby: !CommandLine.arguments.contains("--no-standby"))
   do {
     try bench.run()
   } catch {
