@@ -14,9 +14,8 @@ public struct SimulationPlan: Sendable {
   public var reordering = 0.0
   /// One way, nanoseconds.
   public var latency: UInt64 = 50_000
-  /// The server's link, bytes a second, and the bytes that it keeps; what is more is lost.
+  /// The server's link, bytes a second; it keeps 2 MB, what is more is lost.
   public var linkRate = 1e9
-  public var linkQueue = 2e6
   /// This client's own link; beyond it packets are lost. Nil: as fast as the server's.
   public var slow: (client: Int, rate: Double)?
   /// Clients that no multicast reaches.
@@ -183,7 +182,7 @@ public final class Simulation {
   private func put(_ event: Event) {
     bytesSent += SimulationPlan.pageBytes
     let free = max(linkFree, now) + UInt64(Double(SimulationPlan.pageBytes) / plan.linkRate * 1e9)
-    guard Double(free - now) / 1e9 * plan.linkRate < plan.linkQueue else { return }
+    guard Double(free - now) / 1e9 * plan.linkRate < 2e6 else { return }
     linkFree = free
     events.push(linkFree + plan.latency, event)
   }

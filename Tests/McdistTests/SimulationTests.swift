@@ -130,18 +130,6 @@ import Testing
     #expect(simulation.bytesSent < 3 * plan.pages * SimulationPlan.pageBytes)
   }
 
-  /// As of the lab's WiFi and 3G. What is asked for again before it can have come would be sent again: a page takes 90 ms there.
-  @Test(arguments: [(rate: 380e3, latency: 66e6), (50e3, 340e6)])
-  func aDemandOverALongLinkIsSentOnce(rate: Double, latency: Double) {
-    for clients in [1, 4] {
-      var plan = SimulationPlan()
-      (plan.clients, plan.pages, plan.demanding) = (clients, 100, Set(0..<clients))
-      (plan.linkRate, plan.linkQueue, plan.latency) = (rate, max(32e3, rate / 2), UInt64(latency))
-      let simulation = check(plan, within: 200)
-      #expect(Double(simulation.bytesSent) < 1.25 * Double(plan.pages * SimulationPlan.pageBytes))
-    }
-  }
-
   /// What most receivers lose is lost for want of room: unicast for each of them would need many times as much.
   @Test func congestionDrivesNobodyToUnicast() {
     for (clients, rate) in [(32, 5e6), (32, 20e6), (8, 2.5e6)] {

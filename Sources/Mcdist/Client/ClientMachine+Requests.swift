@@ -38,7 +38,7 @@ extension ClientMachine {
     let rate = received.bytesPerSecond(now: now)
     return PageRequest(
       client: client, sequence: sequence, receiveRate: received.isKnown ? UInt32(min(max(rate, 1), 4e9)) : 0,
-      roundTrip: UInt32(min(slowestTime.smoothed / 1000, 1e6)), position: position(now: now),
+      roundTrip: UInt32(min(demandTime.smoothed / 1000, 1e6)), position: position(now: now),
       loss: UInt16(min(choice.loss, 0.99) * 65536),
       wantsUnicast: choice.wantsUnicast(now: now), isWarm: configuration.isWarm,
       clientTime: now, runs: runs)
@@ -166,16 +166,12 @@ extension ClientMachine {
     }
   }
 
-  /// From a demand to its page: no less than what an echo takes. If all are asked for again before they can come, none is a
-  /// sample.
-  private var slowestTime: RoundTrip { demandTime.smoothed < echoTime.smoothed ? echoTime : demandTime }
-
   /// When the request counts as lost: up to a quarter later by chance, so that clients do not ask in step.
   private func due(_ request: Outstanding, _ index: Int) -> UInt64 {
     let level = index % Self.levels
     var chance = SplitMix(state: random.state ^ UInt64(request.page))
     if index < Self.levels {
-      let timeout = slowestTime.timeout(level: level, configuration)
+      let timeout = demandTime.timeout(level: level, configuration)
       return request.sentAt + timeout + chance.next() % (timeout / 4 + 1)
     }
     if level == 0 && isPassedOver(request) { return bulkAnswered }

@@ -10,8 +10,6 @@ public struct ServerConfiguration: Sendable {
   /// Identical requests so close to a sending are answered by it.
   public var lockstepWindow: UInt64 = 2_000_000
   public var lockstepWindowMax: UInt64 = 100_000_000
-  /// What a client says of its own is believed up to here.
-  public var roundTripMax: UInt64 = 1_000_000_000
   /// A client that has not seen what was sent after a page may have it in its buffer for so long.
   public var onItsWayMax: UInt64 = 500_000_000
   public var clientsMax = 4096

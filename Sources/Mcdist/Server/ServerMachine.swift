@@ -58,7 +58,6 @@ public struct ServerMachine: Sendable {
     client.heardAt = now
     client.receiveRate = request.receiveRate
     client.loss = request.loss
-    client.roundTrip = min(UInt64(request.roundTrip) * 1000, configuration.roundTripMax)
     decideTransport(&client, request)
     if request.roundTrip > 0 {
       let sample = Double(min(request.roundTrip, 1_000_000))
@@ -158,8 +157,6 @@ public struct ServerMachine: Sendable {
     _ page: PageIndex, _ run: PageRequest.Run, client: inout ServerClient, position: UInt32, now: UInt64
   ) -> Bool {
     let urgency = run.urgency
-    // Before this client's own round trip is over it can not have seen what was sent, however near the others are.
-    let window = max(window, client.roundTrip)
     if client.wantsUnicast {
       let answer = client.insert(page, urgency, window: window, max: configuration.queuedMax, now: now)
       switch answer {

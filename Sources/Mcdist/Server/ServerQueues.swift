@@ -103,8 +103,6 @@ struct ServerClient: Sendable {
   var heardAt: UInt64
   var receiveRate: UInt32 = 0
   var loss: UInt16 = 0
-  /// As it says, nanoseconds.
-  var roundTrip: UInt64 = 0
   var wantsUnicast = false
   /// It asked for unicast because multicast loses much of what it is sent.
   var isLossy = false
