@@ -52,7 +52,7 @@ struct AvoidanceTests {
   private func churn(_ vm: String, seed: UInt64, forks: Int, directory: String, _ more: String...) throws
     -> Command.Outcome
   {
-    let arguments = ["\(seed)", "\(forks)", "\(Self.generations)", "24", directory] + more
+    let arguments = ["\(seed)", "\(forks)", "\(Self.generations)", "16", directory] + more
     return try host.start(["exec", vm, "--", "sf-churn"] + arguments).wait(seconds: 900)
   }
 

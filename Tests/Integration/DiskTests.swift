@@ -27,7 +27,7 @@ struct DiskTests {
 
   @Test("100 forks while a program writes: each clone has what was written, and layers do not pile up")
   func underLoad() throws {
-    try right(mebibytes: 4, clones: 1, forks: 100)
+    try right(mebibytes: 2, clones: 1, forks: 100)
     #expect(eventually(seconds: 30) { (try? layers().count) == 2 }, "the one that is written and one below")
   }
 

@@ -148,7 +148,9 @@ static void file_read_into(void) {
     check_words("read before", region->number, to, memory, region->contents[to], 0, begin);
     check_words("read", file->number, from, memory, file->contents[from], begin, end);
     check_words("read behind", region->number, to, memory, region->contents[to], end, PAGE_WORDS);
-    region_write(region, to, 1);
+    /* No moment before this: the model knows no page of two contents. */
+    region->contents[to] = fresh_content();
+    write_page(memory, region->contents[to]);
   }
   if (direct >= 0) close(direct);
 }
